@@ -1,0 +1,84 @@
+"""What every data set gives: images with instance masks, and the episodes that can be drawn from them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its annotated objects.
+
+    :param image_id: name of the image, unique within its data set
+    :param image: (H, W, 3) uint8 RGB
+    :param masks: (K, H, W) bool, one instance each
+    :param category_ids: (K,) int, index into the data set's ``categories``
+    """
+
+    image_id: str
+    image: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    category_ids: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(
+                f"image {self.image_id!r}: expected uint8 RGB (H, W, 3), got {self.image.dtype} {self.image.shape}"
+            )
+        if self.masks.shape[1:] != self.image.shape[:2]:
+            raise ValueError(
+                f"image {self.image_id!r} is {self.image.shape[1]}x{self.image.shape[0]} but its masks are "
+                f"{self.masks.shape[-1]}x{self.masks.shape[-2]} (width x height): resize or repair the annotation"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def target(self, category_id: int, max_instances: int | None = None) -> NDArray[np.bool_]:
+        """Union of the category's instances, (H, W) bool; the largest ``max_instances`` where that is given."""
+        mine = self.masks[self.category_ids == category_id]
+        if max_instances is not None and len(mine) > max_instances:
+            mine = mine[np.argsort(-mine.sum((1, 2)), kind="stable")[:max_instances]]
+        union: NDArray[np.bool_] = mine.any(0) if len(mine) else np.zeros(self.size, bool)
+        return union
+
+
+@runtime_checkable
+class SegmentationDataset(Protocol):
+    """Images with instance masks of named categories.
+
+    One object serves every environment of a process: it holds no random state and draws with the caller's generator.
+    """
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Category names; a target is an index into them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever an image or its position changes; keys the FeatureBank."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image with its instances."""
+
+    @cached_property
+    def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
+        """For each category the indices of the images that show it; never empty."""
+
+
+def draw_episode(dataset: SegmentationDataset, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw an image and a target, every category being equally likely.
+
+    :return: (image index, category id)
+    """
+    category_id = int(rng.integers(len(dataset.categories)))
+    candidates = dataset.images_by_category[category_id]
+    return int(candidates[rng.integers(len(candidates))]), category_id

@@ -1,0 +1,16 @@
+"""Errors that name the nearest valid choice."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(kind: str, given: object, known: Iterable[str]) -> str:
+    """Say what was given, what is known, and which known name is meant most likely.
+
+    >>> nearest("reward", "dice_gian", ["paper", "dice_gain"])
+    "unknown reward 'dice_gian': did you mean 'dice_gain'? Known: dice_gain, paper"
+    """
+    names = sorted(known)
+    close = get_close_matches(str(given), names, n=1, cutoff=0.4)
+    hint = f": did you mean {close[0]!r}?" if close else "."
+    return f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}"
