@@ -1,7 +1,7 @@
 """What every data set gives: images with instance masks, and the episodes that can be drawn from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -69,16 +69,17 @@ class SegmentationDataset(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """Read one image with its instances."""
 
-    @cached_property
+    @property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         """For each category the indices of the images that show it; never empty."""
 
 
-def draw_episode(dataset: SegmentationDataset, rng: np.random.Generator) -> tuple[int, int]:
+def draw_episode(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:
     """Draw an image and a target, every category being equally likely.
 
+    :param images_by_category: for each category the indices of the images that show it
     :return: (image index, category id)
     """
-    category_id = int(rng.integers(len(dataset.categories)))
-    candidates = dataset.images_by_category[category_id]
+    category_id = int(rng.integers(len(images_by_category)))
+    candidates = images_by_category[category_id]
     return int(candidates[rng.integers(len(candidates))]), category_id

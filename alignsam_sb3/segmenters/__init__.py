@@ -1,0 +1,79 @@
+"""Frozen promptable segmenters, named by one string: ``tiny``, ``vit_b:PATH``, ``vit_l:PATH``, ``vit_h:PATH``."""
+
+import pickle
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import torch as th
+from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
+from segment_anything.modeling import Sam
+
+from alignsam_sb3.names import nearest
+from alignsam_sb3.segmenters.base import MaskPrediction, PointPrompts, PromptableSegmenter, frame_size
+from alignsam_sb3.segmenters.sam import SamSegmenter
+from alignsam_sb3.segmenters.tiny import ASSET, load_tiny_sam
+
+
+def _load_weights(sam: Sam, path: Path, name: str) -> Sam:
+    """Load an upstream state dict strictly, without unpickling anything but tensors."""
+    try:
+        weights = th.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no readable checkpoint ({type(error).__name__}: {error}); download it again") from error
+    expected, found = sam.state_dict(), weights if isinstance(weights, dict) else {}
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    other = [k for k in expected.keys() & found.keys() if expected[k].shape != found[k].shape]
+    if missing or extra or other:
+        raise ValueError(
+            f"{path} is a checkpoint of another architecture than {name!r}: {len(missing)} weights missing "
+            f"(first {missing[:1]}), {len(extra)} unknown (first {extra[:1]}), {len(other)} of another shape "
+            f"(first {sorted(other)[:1]}); name the segmenter that it belongs to"
+        )
+    sam.load_state_dict(weights)
+    return sam
+
+
+SEGMENTERS: dict[str, Callable[[Path | None], Sam]] = {
+    "tiny": lambda path: load_tiny_sam(path or ASSET),
+    "vit_b": lambda path: _from_upstream("vit_b", build_sam_vit_b, path),
+    "vit_l": lambda path: _from_upstream("vit_l", build_sam_vit_l, path),
+    "vit_h": lambda path: _from_upstream("vit_h", build_sam_vit_h, path),
+}
+
+
+def _from_upstream(name: str, build: Callable[[], Sam], path: Path | None) -> Sam:
+    if path is None:
+        raise ValueError(
+            f"segmenter {name!r} needs its checkpoint: write {name}:/path/to/sam_{name}.pth "
+            "(https://github.com/facebookresearch/segment-anything#model-checkpoints)"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint of {name!r} at {path}")
+    return _load_weights(build(), path, name)
+
+
+@lru_cache(maxsize=4)
+def load_segmenter(spec: str = "tiny", device: str = "auto") -> SamSegmenter:
+    """Load a segmenter once per process.
+
+    :param spec: ``NAME`` or ``NAME:PATH`` of a checkpoint
+    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    :raises ValueError: there is no such segmenter, or the checkpoint does not fit it
+    :raises FileNotFoundError: there is no such checkpoint
+    """
+    name, _, where = spec.partition(":")
+    if name not in SEGMENTERS:
+        raise ValueError(nearest("segmenter", name, SEGMENTERS))
+    return SamSegmenter(SEGMENTERS[name](Path(where).expanduser() if where else None), device, spec)
+
+
+__all__ = [
+    "SEGMENTERS",
+    "MaskPrediction",
+    "PointPrompts",
+    "PromptableSegmenter",
+    "SamSegmenter",
+    "frame_size",
+    "load_segmenter",
+]

@@ -1,0 +1,84 @@
+"""Films of episodes: a click-by-click strip and a video, to TensorBoard and to files."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch as th
+from PIL import Image as PilImage
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Image, Video
+
+from alignsam_sb3.envs.sam_seg import SamSegEnv
+from alignsam_sb3.pictures import Picture, caption, save_picture
+
+NOT_TEXT = ("stdout", "log", "json", "csv")
+
+
+class Predicts(Protocol):
+    """Anything with SB3's ``predict``."""
+
+    def predict(self, observation: Any, *, deterministic: bool = False) -> tuple[Any, Any]: ...  # noqa: ANN401
+
+
+def film_episode(model: Predicts, env: SamSegEnv, seed: int) -> list[Picture]:
+    """Play one episode and take a picture (photo | truth | prediction with clicks) before and after each step."""
+    observation, info = env.reset(seed=seed)
+    frames = [_frame(env, f"{info['category']}: before the first click")]
+    done = False
+    while not done:
+        action, _ = model.predict({key: np.asarray(value)[None] for key, value in observation.items()}, deterministic=True)
+        observation, _, terminated, truncated, info = env.step(int(action[0]))
+        frames.append(_frame(env, f"after {int(observation['num_steps'][0])} clicks: Dice {info['dice']:.3f}"))
+        done = terminated or truncated
+    return frames
+
+
+def _frame(env: SamSegEnv, text: str) -> Picture:
+    picture = env.render()
+    if picture is None:
+        raise ValueError("films need an environment with render_mode='rgb_array'")
+    return caption(picture, text)
+
+
+def save_film(frames: list[Picture], path: Path, seconds_per_frame: float = 0.8) -> None:
+    """Write an animated GIF."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = [PilImage.fromarray(frame) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=int(seconds_per_frame * 1000), loop=0)
+
+
+class EpisodeFilmCallback(BaseCallback):
+    """Films one evaluation episode every ``freq`` steps and at the end of training.
+
+    Writes ``<folder>/<steps>.png`` (click by click) and ``<folder>/<steps>.gif``, and the same to TensorBoard.
+
+    :param folder: where the files go
+    :param env: the environment to play in, with ``render_mode="rgb_array"`` and never trained on
+    :param freq: environment steps between films
+    :param seed: which episode
+    """
+
+    def __init__(self, folder: str | Path, env: SamSegEnv, freq: int, seed: int = 0) -> None:
+        super().__init__()
+        self.folder, self.env, self.freq, self.seed = Path(folder), env, max(freq, 1), seed
+        self._next = 0
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self._next:
+            self._next = self.num_timesteps + self.freq
+            self.film()
+        return True
+
+    def _on_training_end(self) -> None:
+        self.film()
+
+    def film(self) -> None:
+        """Play, write and log one episode."""
+        frames = film_episode(self.model, self.env, self.seed)
+        strip = np.concatenate(frames)
+        save_picture(strip, self.folder / f"{self.num_timesteps:08d}.png")
+        save_film(frames, self.folder / f"{self.num_timesteps:08d}.gif")
+        self.logger.record("film/clicks", Image(strip, "HWC"), exclude=NOT_TEXT)
+        video = th.as_tensor(np.stack(frames).transpose(0, 3, 1, 2)[None])
+        self.logger.record("film/episode", Video(video, fps=1.5), exclude=NOT_TEXT)

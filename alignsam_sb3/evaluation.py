@@ -1,0 +1,268 @@
+"""One protocol, one table: the agent beside random clicks, one centre click and the greedy oracle.
+
+python -m alignsam_sb3.evaluation --policy X.zip --env SamSeg-v0 --episodes 200 --seed 0 --out results
+
+All players play the same episodes, drawn from the seed on the evaluation split. The agent sees observations only; the centre
+click and the oracle look at the truth, and say what the segmenter could do.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from alignsam_sb3 import metrics
+from alignsam_sb3.clickers import Click, centre_click, oracle_click
+from alignsam_sb3.datasets import draw_episode
+from alignsam_sb3.envs.sam_seg import Observation, SamSegEnv, decode_jobs
+from alignsam_sb3.pictures import Picture, caption, panel, save_picture
+from alignsam_sb3.policies import load_policy, read_recipe
+
+Action = int | Click | None
+Player = Callable[[list[SamSegEnv], list[Observation], int], list[Action]]
+"""Given environments, their observations and the number of clicks made, an action for each; None is to leave it as it is."""
+
+CHUNK = 32  # episodes played at a time
+VERSIONED = ("alignsam_sb3", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "segment_anything", "numpy")
+
+
+def agent_player(model: BaseAlgorithm) -> Player:
+    """A trained policy, acting greedily on observations."""
+
+    def play(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
+        batch = {key: np.stack([o[key] for o in observations]) for key in observations[0]}
+        actions, _ = model.predict(batch, deterministic=True)
+        return [int(a) for a in actions]
+
+    return play
+
+
+def random_player(seed: int) -> Player:
+    """Uniform over the actions that are allowed."""
+    rng = np.random.default_rng(seed)
+
+    def play(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
+        return [int(rng.choice(np.flatnonzero(o["action_mask"]))) for o in observations]
+
+    return play
+
+
+def centre_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
+    """One positive click at the innermost pixel of the target, and no more."""
+    return [centre_click(env.target) if turn == 0 else None for env in envs]
+
+
+def oracle_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
+    """The centre of the largest error region, any pixel."""
+    return [oracle_click(env.target, None if turn == 0 else env.mask) for env in envs]
+
+
+@dataclass
+class Row:
+    """One player's results.
+
+    :param scores: for each metric (episodes, clicks), the value after each click
+    :param clicks: for each episode the clicks in order
+    :param masks: for each episode the final mask
+    """
+
+    scores: dict[str, NDArray[np.float64]]
+    clicks: list[list[Click]] = field(default_factory=list)
+    masks: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    def mean(self, metric: str) -> list[float]:
+        """Mean over episodes after each click."""
+        means: list[float] = self.scores[metric].mean(0).tolist()
+        return means
+
+    def interval(self, metric: str) -> list[float]:
+        """Half the width of the 95 % interval of that mean (normal approximation over episodes)."""
+        values = self.scores[metric]
+        half: list[float] = (1.96 * values.std(0, ddof=min(1, len(values) - 1)) / np.sqrt(len(values))).tolist()
+        return half
+
+
+def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]]) -> Row:
+    """Let a player play episodes (image index, category id), a batch at a time with one decoder call per turn."""
+    turns = envs[0].max_steps
+    row = Row({name: np.zeros((len(episodes), turns)) for name in metrics.METRICS})
+    for start in range(0, len(episodes), len(envs)):
+        group = episodes[start : start + len(envs)]
+        active = envs[: len(group)]
+        observations = [
+            env.reset(options={"image_index": image, "category_id": category})[0]
+            for env, (image, category) in zip(active, group, strict=True)
+        ]
+        over = [False] * len(active)
+        for turn in range(turns):
+            actions = player(active, observations, turn)
+            moves = [None if stopped else action for stopped, action in zip(over, actions, strict=True)]
+            for i, result in _step(active, moves).items():
+                observations[i], over[i] = result
+            for i, env in enumerate(active):
+                for name, metric in metrics.METRICS.items():
+                    row.scores[name][start + i, turn] = metric(env.mask, env.target)
+        row.clicks += [list(env.clicks) for env in active]
+        row.masks += [env.mask for env in active]
+    return row
+
+
+def _step(envs: list[SamSegEnv], actions: list[Action]) -> dict[int, tuple[Observation, bool]]:
+    """Step the environments that have an action, with one decoder call; observation and whether it is over, by place."""
+    jobs = {i: env.plan(a) for i, (env, a) in enumerate(zip(envs, actions, strict=True)) if a is not None}
+    asked = {i: job for i, job in jobs.items() if job is not None}
+    if asked:
+        for i, answer in zip(asked, decode_jobs(envs[0].segmenter, list(asked.values())), strict=True):
+            envs[i].supply(answer)
+    results = {}
+    for i, action in enumerate(actions):
+        if action is not None:
+            observation, _, terminated, truncated, _ = envs[i].step(action)
+            results[i] = (observation, terminated or truncated)
+    return results
+
+
+def evaluate(
+    players: Mapping[str, Player], make_env: Callable[[], SamSegEnv], episodes: int, seed: int
+) -> tuple[dict[str, Row], list[tuple[int, int]], SamSegEnv]:
+    """Let every player play the same episodes.
+
+    :param make_env: makes environments on the evaluation split
+    :return: a row per player, the episodes (image index, category id), and an environment to look them up in
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    envs = [make_env() for _ in range(min(CHUNK, episodes))]
+    rng = np.random.default_rng(seed)
+    drawn = [draw_episode(envs[0].shared.images_by_category, rng) for _ in range(episodes)]
+    return {name: play(player, envs, drawn) for name, player in players.items()}, drawn, envs[0]
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """A Markdown table: all metrics after the last click, and Dice after each click."""
+    turns = next(iter(rows.values())).scores["dice"].shape[1]
+    head = ["", *metrics.METRICS, *(f"Dice@{k + 1}" for k in range(turns))]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, row in rows.items():
+        last = [f"{row.mean(m)[-1]:.3f} ± {row.interval(m)[-1]:.3f}" for m in metrics.METRICS]
+        lines.append("| " + " | ".join([name, *last, *(f"{value:.3f}" for value in row.mean("dice"))]) + " |")
+    return "\n".join(lines)
+
+
+def write_report(
+    out: Path, rows: Mapping[str, Row], episodes: list[tuple[int, int]], env: SamSegEnv, described: Mapping[str, Any], pictures: int = 12
+) -> None:
+    """Write ``results.json``, ``table.md``, ``clicks.jsonl`` and overlays to a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = {
+        name: {m: row.mean(m) for m in metrics.METRICS} | {f"{m}_ci95": row.interval(m) for m in metrics.METRICS}
+        for name, row in rows.items()
+    }
+    (out / "results.json").write_text(json.dumps({"rows": numbers, **described}, indent=2))
+    (out / "table.md").write_text(table(rows) + "\n")
+    with (out / "clicks.jsonl").open("w") as lines:
+        for i, (image, category) in enumerate(episodes):
+            image_id = env.shared.dataset[image].image_id
+            for name, row in rows.items():
+                record = {
+                    "episode": i,
+                    "player": name,
+                    "image_id": image_id,
+                    "category": env.shared.dataset.categories[category],
+                    "point_coords": [c[0] for c in row.clicks[i]],
+                    "point_labels": [c[1] for c in row.clicks[i]],
+                    "dice": row.scores["dice"][i].round(4).tolist(),
+                    "iou": row.scores["iou"][i].round(4).tolist(),
+                }
+                lines.write(json.dumps(record) + "\n")
+    for i in range(min(pictures, len(episodes))):
+        save_picture(_comparison(i, rows, episodes[i], env), out / "overlays" / f"{i:04d}.png")
+
+
+def _comparison(i: int, rows: Mapping[str, Row], episode: tuple[int, int], env: SamSegEnv) -> Picture:
+    """Truth and every player's final mask with its clicks, next to each other."""
+    sample = env.shared.dataset[episode[0]]
+    panels = [caption(panel(sample.image, sample.target(episode[1]), (), 224, (40, 200, 60)), "truth")]
+    for name, row in rows.items():
+        text = f"{name}: Dice {row.scores['dice'][i, -1]:.3f}"
+        panels.append(caption(panel(sample.image, row.masks[i], row.clicks[i], 224), text))
+    return np.concatenate(panels, axis=1)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: evaluate a saved policy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
+    parser.add_argument("--env", default="SamSeg-v0")
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--dataset", help="another data set than the policy's own, by spec string")
+    parser.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
+    parser.add_argument("--categories", nargs="+", help="names to keep")
+    parser.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
+    args = parser.parse_args(argv)
+    settings = {} if args.trust else dict(read_recipe(args.policy)["env"])
+    settings |= {key: value for key in ("dataset", "segmenter") if (value := getattr(args, key))}
+    if args.dataset:
+        settings["dataset_kwargs"] = {}
+    if args.categories:
+        settings["dataset_kwargs"] = {**settings.get("dataset_kwargs", {}), "categories": args.categories}
+
+    def make_env() -> SamSegEnv:
+        env = gym.make(args.env, **{**settings, "split": "eval"}).unwrapped
+        if not isinstance(env, SamSegEnv):
+            raise TypeError(f"{args.env} is no SamSeg environment")
+        return env
+
+    model = load_policy(args.policy, DummyVecEnv([make_env]), args.trust)
+    players: dict[str, Player] = {
+        "random": random_player(args.seed),
+        "centre": centre_player,
+        "oracle": oracle_player,
+        "agent": agent_player(model),
+    }
+    th.manual_seed(args.seed)
+    rows, episodes, env = evaluate(players, make_env, args.episodes, args.seed)
+    described = {
+        "env": {**settings, "split": "eval"},
+        "data": env.shared.dataset.fingerprint,
+        "episodes": args.episodes,
+        "seed": args.seed,
+        "policy": str(args.policy),
+        "command": " ".join(sys.orig_argv) if argv is None else argv,
+        "versions": versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_report(args.out, rows, episodes, env, described)
+    print(f"{args.episodes} episodes on {env.shared.dataset.fingerprint}, seed {args.seed}; mean and 95 % interval after the last click")
+    print(table(rows))
+    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, overlays/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Features extractors, policies and the algorithms that carry them."""
+
+from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, load_policy, read_recipe
+from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
+from alignsam_sb3.policies.implicit import ImplicitExtractor
+from alignsam_sb3.policies.masked import ImplicitMaskablePolicy, ImplicitPolicy
+
+__all__ = [
+    "EpisodeMaskableRolloutBuffer",
+    "EpisodeRolloutBuffer",
+    "ImplicitExtractor",
+    "ImplicitMaskablePolicy",
+    "ImplicitPolicy",
+    "SamMaskablePPO",
+    "SamPPO",
+    "load_policy",
+    "read_recipe",
+]

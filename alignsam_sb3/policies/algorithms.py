@@ -1,0 +1,157 @@
+"""PPO and MaskablePPO with our buffer, masks taken from the observation, and a small, readable ``.zip``.
+
+No training loop of our own: ``train`` and ``collect_rollouts`` are Stable-Baselines3's.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from alignsam_sb3.names import nearest
+from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
+from alignsam_sb3.policies.masked import ImplicitMaskablePolicy, ImplicitPolicy
+
+
+class _SamAlgorithm(OnPolicyAlgorithm):
+    """What our PPO and MaskablePPO share."""
+
+    recipe: dict[str, Any]
+    """Plain values in the ``.zip`` that say how to build the policy again, so that it loads without unpickling."""
+
+    def _setup_model(self) -> None:
+        if self.rollout_buffer_class is None:
+            maskable = isinstance(self, MaskablePPO)
+            self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
+        super()._setup_model()
+        self.recipe = {
+            "algorithm": type(self).__name__,
+            "policy": self.policy_class.__name__,
+            "policy_kwargs": {key: value for key, value in self.policy_kwargs.items() if _is_plain(value)},
+            "env": self._env_settings(),
+        }
+
+    def _env_settings(self) -> dict[str, Any]:
+        if self.env is None or not self.env.has_attr("settings"):
+            return {}
+        settings: dict[str, Any] = self.env.get_attr("settings")[0]
+        return settings
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save as Stable-Baselines3 does, atomically: an interrupted save leaves no half-written file."""
+        if not isinstance(path, str | Path):
+            super().save(path, exclude, include)
+            return
+        target = Path(path)
+        target = target if target.suffix else target.with_suffix(".zip")
+        part = target.with_name(target.name + ".part")
+        super().save(part, exclude, include)
+        part.replace(target)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs"]
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+class SamPPO(_SamAlgorithm, PPO):
+    """PPO for ``SamSeg-v0``."""
+
+    policy_aliases = {**PPO.policy_aliases, "ImplicitPolicy": ImplicitPolicy}
+
+
+class SamMaskablePPO(_SamAlgorithm, MaskablePPO):
+    """MaskablePPO for ``SamSeg-v0``; ``predict`` takes the mask from the observation unless it is given."""
+
+    policy_aliases = {**MaskablePPO.policy_aliases, "ImplicitMaskablePolicy": ImplicitMaskablePolicy}
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]],
+        state: tuple[np.ndarray[Any, Any], ...] | None = None,
+        episode_start: np.ndarray[Any, Any] | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray[Any, Any] | None = None,
+    ) -> tuple[np.ndarray[Any, Any], tuple[np.ndarray[Any, Any], ...] | None]:
+        if action_masks is None and isinstance(observation, dict):
+            action_masks = observation.get("action_mask")
+        return super().predict(observation, state, episode_start, deterministic, action_masks=action_masks)
+
+
+ALGORITHMS: dict[str, type[SamPPO] | type[SamMaskablePPO]] = {"SamPPO": SamPPO, "SamMaskablePPO": SamMaskablePPO}
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read how a saved policy was built, without unpickling anything.
+
+    :raises FileNotFoundError: there is no such file
+    :raises ValueError: the file is no policy that this package saved
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no policy at {path}")
+    try:
+        with ZipFile(path) as archive:
+            recipe = json.loads(archive.read("data")).get("recipe")
+    except (BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a saved policy ({type(error).__name__}: {error})") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(
+            f"{path} was not saved by scripts/train.py and cannot be read without unpickling it: "
+            "if you trust its origin, load it with stable_baselines3 (PPO.load) or pass --trust"
+        )
+    return recipe
+
+
+def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgorithm:
+    """Load a saved policy for an environment.
+
+    By default only weights are read: the algorithm is built from the plain recipe in the file, and nothing is unpickled.
+
+    :param env: an environment with the policy's observation and action spaces
+    :param trust: unpickle the file, as Stable-Baselines3 does; for a policy saved elsewhere whose origin you trust
+    :raises ValueError: the file is no policy, or does not fit the environment
+    """
+    path = Path(path)
+    if trust:
+        maskable = MaskablePPO if b"maskable" in _data(path) else PPO
+        return maskable.load(path, env=env)
+    recipe = read_recipe(path)
+    if recipe["algorithm"] not in ALGORITHMS:
+        raise ValueError(nearest("algorithm", recipe["algorithm"], ALGORITHMS))
+    algorithm = ALGORITHMS[recipe["algorithm"]]
+    if recipe["policy"] not in algorithm.policy_aliases:
+        raise ValueError(nearest("policy", recipe["policy"], algorithm.policy_aliases))
+    model = algorithm(recipe["policy"], env, n_steps=2, batch_size=2, policy_kwargs=recipe["policy_kwargs"])
+    try:
+        model.set_parameters(path, exact_match=True, device=model.device)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; "
+            f"evaluate with the same segmenter, patches and number of categories ({error})"
+        ) from error
+    return model
+
+
+def _data(path: Path) -> bytes:
+    with ZipFile(path) as archive:
+        return archive.read("data")

@@ -1,0 +1,75 @@
+"""Policies that carry their extractor, so that a tuner which replaces ``policy_kwargs`` does not lose it."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+
+from alignsam_sb3.policies.implicit import ImplicitExtractor
+
+
+class ImplicitMaskablePolicy(MaskableMultiInputActorCriticPolicy):
+    """The implicit agent for MaskablePPO: ImplicitExtractor with linear heads."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = ImplicitExtractor,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        arch: Any = net_arch if net_arch is not None else []
+        super().__init__(
+            observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
+        )
+
+
+class ImplicitPolicy(MultiInputActorCriticPolicy):
+    """The same agent for stock PPO: the mask is taken from the observation, and forbidden actions get no probability."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = ImplicitExtractor,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        self._allowed: th.Tensor | None = None
+        arch: Any = net_arch if net_arch is not None else []
+        super().__init__(
+            observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
+        )
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        self._note_mask(obs)
+        return super().forward(obs, deterministic)  # type: ignore[arg-type]
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        self._note_mask(obs)
+        return super().evaluate_actions(obs, actions)
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        self._note_mask(obs)
+        return super().get_distribution(obs)
+
+    def _note_mask(self, obs: PyTorchObs) -> None:
+        if not isinstance(obs, dict):
+            raise TypeError(f"expected a Dict observation with 'action_mask', got {type(obs).__name__}")
+        self._allowed = obs["action_mask"]
+
+    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Distribution:
+        allowed, self._allowed = self._allowed, None  # used once: a stale mask becomes an error
+        if allowed is None:
+            raise RuntimeError("the action distribution was asked for without an observation to take the mask from")
+        logits: th.Tensor = self.action_net(latent_pi)
+        masked = logits.masked_fill(~allowed.reshape(logits.shape).bool(), -1e8)
+        return self.action_dist.proba_distribution(action_logits=masked)  # type: ignore[call-arg]

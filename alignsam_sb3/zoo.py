@@ -1,0 +1,162 @@
+"""RL Zoo with our algorithms, VecEnv, evaluation split and callbacks; ``scripts/train.py`` and ``scripts/enjoy.py`` call it."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import optuna
+import rl_zoo3.enjoy
+import rl_zoo3.exp_manager
+import rl_zoo3.train
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from alignsam_sb3.policies import SamMaskablePPO, SamPPO
+
+CONFIGS = Path(__file__).resolve().parents[1] / "hyperparams"
+FILMS_PER_RUN = 4
+OUR_ALGORITHMS = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
+
+
+def sample_hyperparams(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """What Optuna may try: no ``policy_kwargs``, and rollouts that fit in memory with embeddings as observations."""
+    trial.suggest_int("n_steps_pow", 3, 6)
+    trial.suggest_int("batch_size_pow", 5, 8)
+    trial.suggest_float("one_minus_gamma", 1e-3, 0.3, log=True)
+    trial.suggest_float("learning_rate", 5e-5, 2e-3, log=True)
+    trial.suggest_float("ent_coef", 1e-4, 0.05, log=True)
+    trial.suggest_int("n_epochs", 2, 8)
+    trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3])
+    return convert_hyperparams(trial.params)
+
+
+def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
+    """Turn what was sampled into the algorithm's arguments."""
+    return {
+        "n_steps": 2 ** sampled["n_steps_pow"],
+        "batch_size": 2 ** sampled["batch_size_pow"],
+        "gamma": 1 - sampled["one_minus_gamma"],
+        **{key: sampled[key] for key in ("learning_rate", "ent_coef", "n_epochs", "clip_range")},
+    }
+
+
+class SamExperimentManager(ExperimentManager):
+    """The zoo's manager with four repairs.
+
+    ``env_kwargs`` of the command line are merged into those of the file; the evaluation environment gets the same ones
+    on the evaluation split; resuming goes on with step count and schedule; Dice, films and MLflow are logged.
+    """
+
+    default_vec_env_cls = SamSegVecEnv
+    mlflow: str | None = None
+    """Tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables."""
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        given, self.env_kwargs = self.env_kwargs, {}
+        hyperparams, saved = super().read_hyperparameters()
+        merged = {**(hyperparams.get("env_kwargs") or {}), **given}
+        hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
+        self.eval_env_kwargs = {**merged, "split": "eval", **(self._eval_env_kwargs_args or {})}
+        return hyperparams, saved
+
+    def create_log_folder(self) -> None:
+        if not self.optimize_hyperparameters:  # an empty run folder would be taken for the latest run
+            super().create_log_folder()
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        return super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters)
+
+    def create_callbacks(self) -> None:
+        super().create_callbacks()
+        if not self.optimize_hyperparameters:
+            self.callbacks += self._our_callbacks()
+
+    def _our_callbacks(self) -> list[BaseCallback]:
+        env = gym.make(self.env_name.gym_id, render_mode="rgb_array", **self.eval_env_kwargs).unwrapped
+        films = EpisodeFilmCallback(f"{self.save_path}/films", env, self.n_timesteps // FILMS_PER_RUN)  # type: ignore[arg-type]
+        ours: list[BaseCallback] = [SegmentationCallback(), films]
+        return ours if self.mlflow is None else [*ours, MlflowCallback(self.mlflow or None)]
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        if self.continue_training:
+            left = self.n_timesteps - model.num_timesteps
+            if left <= 0:
+                raise ValueError(
+                    f"{self.trained_agent} has already seen {model.num_timesteps} steps of {self.n_timesteps}: "
+                    "ask for more in all with -n"
+                )
+            self._go_on(model, left)
+        else:
+            super().learn(model)
+
+    def _go_on(self, model: BaseAlgorithm, left: int) -> None:
+        """Learn the rest of ``n_timesteps``: the count and the schedules continue, and other episodes are drawn."""
+        print(f"Going on from step {model.num_timesteps} to {self.n_timesteps}")
+        env = model.get_env()
+        assert env is not None
+        env.seed(self.seed + model.num_timesteps)
+        model._last_obs = None
+        total, learn = self.n_timesteps, model.learn
+        model.learn = lambda n, **kwargs: learn(left, reset_num_timesteps=False, **kwargs)  # type: ignore[method-assign]
+        try:
+            super().learn(model)
+        finally:
+            self.n_timesteps = total
+            del model.learn
+
+
+def install() -> None:
+    """Register our algorithms, samplers, manager and evaluation callback with the zoo of this process."""
+    ALGOS.update(OUR_ALGORITHMS)
+    for name in OUR_ALGORITHMS:
+        HYPERPARAMS_SAMPLER[name] = sample_hyperparams
+        HYPERPARAMS_CONVERTER[name] = convert_hyperparams
+    rl_zoo3.exp_manager.EvalCallback = SegmentationEvalCallback  # type: ignore[attr-defined]
+    for module in (rl_zoo3.train, rl_zoo3.enjoy):
+        module.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined]
+
+
+def main(script: str) -> None:
+    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults."""
+    install()
+    sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:])]
+    getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
+
+
+def _translate(script: str, argv: list[str]) -> list[str]:
+    """Turn ``--dataset``, ``--segmenter`` and ``--categories`` into ``--env-kwargs``, and name our hyperparameter file."""
+    parser = argparse.ArgumentParser(
+        add_help=False, epilog="Besides the zoo's options: --dataset SPEC --segmenter SPEC --categories NAME ... --mlflow [URI]"
+    )
+    parser.add_argument("--algo", default="ppo_mask")
+    parser.add_argument("--env", default="SamSeg-v0")
+    parser.add_argument("--conf-file", "-conf", "--conf", default=None)
+    parser.add_argument("--dataset", default=None)
+    parser.add_argument("--segmenter", default=None)
+    parser.add_argument("--categories", nargs="+", default=None)
+    parser.add_argument("--mlflow", nargs="?", const="", default=None)
+    parser.add_argument("--env-kwargs", nargs="+", default=[])
+    known, rest = parser.parse_known_args(argv)
+    SamExperimentManager.mlflow = known.mlflow
+    options = {"dataset": known.dataset, "segmenter": known.segmenter}
+    kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
+    if known.categories:
+        kwargs.append(f"dataset_kwargs:{ {'categories': known.categories}!r}")
+    kwargs += known.env_kwargs
+    if script == "enjoy":
+        kwargs = ["split:'eval'", *kwargs]
+    out = ["--algo", known.algo, "--env", known.env, *rest]
+    if kwargs:
+        out += ["--env-kwargs", *kwargs]
+    if script == "train":
+        out += ["--conf-file", known.conf_file or str(CONFIGS / f"{known.algo}.yml")]
+    return out

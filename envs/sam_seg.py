@@ -1,0 +1,342 @@
+"""``SamSeg-v0``: place point prompts for a frozen SAM until its mask covers the target."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from alignsam_sb3 import metrics
+from alignsam_sb3.datasets import Sample, SegmentationDataset, draw_episode
+from alignsam_sb3.clickers import Click
+from alignsam_sb3.envs.grid import ClickGrid
+from alignsam_sb3.envs.shared import Shared, share, share_by_name
+from alignsam_sb3.envs.spaces import CompactBox
+from alignsam_sb3.names import nearest
+from alignsam_sb3.pictures import Picture, in_frame, triptych
+from alignsam_sb3.rewards import Turn, make_reward
+from alignsam_sb3.segmenters import MaskPrediction, PointPrompts, PromptableSegmenter
+
+Observation = dict[str, Any]
+SUCCESS_IOU = 0.8
+LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the segmenter must be asked before a step can be taken: the prompts on one image."""
+
+    embedding: NDArray[np.float32]
+    coords: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    size: tuple[int, int]
+    mask_input: th.Tensor | None
+
+
+@dataclass(frozen=True)
+class Belief:
+    """SAM's answer to the clicks so far.
+
+    :param logits: (4h, 4w) in the frame, None before the first click
+    :param mask: (H, W) bool, in the image
+    :param iou_predicted: SAM's own estimate
+    """
+
+    logits: th.Tensor | None
+    mask: NDArray[np.bool_]
+    iou_predicted: float = 0.0
+
+
+@dataclass
+class Episode:
+    """The state of one episode; a click and the belief after it stand at the same place of their lists."""
+
+    index: int
+    sample: Sample
+    category_id: int
+    truth: NDArray[np.bool_]
+    embedding: NDArray[np.float32]
+    beliefs: list[Belief]
+    clicks: list[Click] = field(default_factory=list)
+    num_steps: int = 0
+    best_dice: float = 0.0
+
+    @property
+    def belief(self) -> Belief:
+        return self.beliefs[-1]
+
+
+def decode_jobs(segmenter: PromptableSegmenter, jobs: list[Job]) -> list[tuple[th.Tensor, float]]:
+    """Answer jobs on different images with one call of the segmenter: best logits (4h, 4w) and predicted IoU of each."""
+    embeddings = th.as_tensor(np.stack([j.embedding for j in jobs]))
+    prompts = PointPrompts(
+        [j.coords for j in jobs], [j.labels for j in jobs], [j.size for j in jobs], [j.mask_input for j in jobs]
+    )
+    prediction: MaskPrediction = segmenter.decode(embeddings, prompts)
+    logits, iou = prediction.best()
+    return list(zip(logits.cpu(), iou.tolist(), strict=True))
+
+
+class SamSegEnv(gym.Env[Observation, int]):
+    """Each action clicks one cell of a grid as foreground or background; a frozen SAM answers all clicks so far.
+
+    Observation (Dict): ``image`` (3, S, S) uint8 and ``sam_image_embeddings`` (C, h, w) in the segmenter's frame,
+    ``sam_pred_mask_prob`` (4h, 4w) the current belief (0.5 before the first click), ``target_category``, ``num_steps``, and
+    ``action_mask`` (n_actions,), the same as :meth:`action_masks`. The truth is used for rewards only.
+
+    An action that the mask forbids changes nothing, uses the step up, and is reported as ``info["invalid_action"]``.
+
+    :param dataset: a spec (``toy:saliency``, ``coco:ROOT``) or a data set
+    :param split: ``"train"`` or ``"eval"``
+    :param dataset_kwargs: options of the data set
+    :param segmenter: a spec (``tiny``, ``vit_b:PATH``) or a segmenter
+    :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``
+    :param max_steps: clicks in an episode
+    :param patches: cells along each axis of the grid
+    :param remove: offer an action that takes the last click back
+    :param done: offer an action that ends the episode
+    :param on_error: ``"skip"`` leaves out images that cannot be read, ``"raise"`` names them
+    :param device: where the segmenter runs
+    :param render_mode: ``"rgb_array"``: photo | truth | prediction with clicks
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
+
+    def __init__(
+        self,
+        dataset: str | SegmentationDataset = "toy:saliency",
+        split: str = "train",
+        dataset_kwargs: Mapping[str, Any] | None = None,
+        segmenter: str | PromptableSegmenter = "tiny",
+        reward: str = "dice_gain",
+        max_steps: int = 5,
+        patches: int = 8,
+        remove: bool = False,
+        done: bool = False,
+        on_error: str = "raise",
+        device: str = "auto",
+        render_mode: str | None = None,
+    ) -> None:
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(nearest("render_mode", render_mode, self.metadata["render_modes"]))
+        self.render_mode, self.max_steps = render_mode, max_steps
+        self.grid = ClickGrid(patches, remove, done)
+        self._reward = make_reward(reward)
+        self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error)
+        self.settings = {
+            "dataset": dataset if isinstance(dataset, str) else dataset.fingerprint,
+            "dataset_kwargs": dict(dataset_kwargs or {}),
+            "segmenter": segmenter if isinstance(segmenter, str) else segmenter.fingerprint,
+            "max_steps": max_steps,
+            "patches": patches,
+            "remove": remove,
+            "done": done,
+        }
+        """What evaluation needs to make the same task again; plain values, stored with a policy."""
+        self.action_space = spaces.Discrete(self.grid.n_actions)
+        self.observation_space = self._make_observation_space()
+        self.episode: Episode | None = None
+        self._supplied: tuple[th.Tensor, float] | None = None
+        self.copy_constants = True
+        """Hand out new arrays at every step, as Gymnasium asks; SamSegVecEnv, which copies itself, turns it off."""
+
+    def _make_observation_space(self) -> spaces.Dict:
+        channels, height, width = self.segmenter.embedding_shape
+        side = min(self.segmenter.img_size, LARGEST_IMAGE)
+        return spaces.Dict(
+            {
+                "image": CompactBox(0, 255, (3, side, side), np.uint8),
+                "target_category": spaces.Discrete(len(self.shared.dataset.categories)),
+                "sam_image_embeddings": CompactBox(-np.inf, np.inf, (channels, height, width), np.float32),
+                "sam_pred_mask_prob": CompactBox(0.0, 1.0, (4 * height, 4 * width), np.float32),
+                "num_steps": CompactBox(0.0, float(self.max_steps), (1,), np.float32),
+                "action_mask": spaces.MultiBinary(self.grid.n_actions),
+            }
+        )
+
+    @property
+    def segmenter(self) -> PromptableSegmenter:
+        """The frozen model, shared by all environments of the process."""
+        return self.shared.segmenter
+
+    def _current(self) -> Episode:
+        if self.episode is None:
+            raise RuntimeError("call reset() before the first step")
+        return self.episode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode.
+
+        :param options: ``image_index`` and ``category_id`` choose the episode instead of drawing it
+        """
+        super().reset(seed=seed)
+        if options and "image_index" in options:
+            index, category_id = int(options["image_index"]), int(options["category_id"])
+        else:
+            index, category_id = draw_episode(self.shared.images_by_category, self.np_random)
+        sample = self.shared.dataset[index]
+        truth = sample.target(category_id)
+        embedding = self.shared.bank[index]
+        self.episode = Episode(index, sample, category_id, truth, embedding, [Belief(None, np.zeros(sample.size, bool))])
+        self._supplied = None
+        side = int(self.observation_space["image"].shape[1])  # type: ignore[index]
+        self._image = np.ascontiguousarray(in_frame(sample.image, side).transpose(2, 0, 1))
+        return self._observe(), self._info()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """(n_actions,) True for the actions that make sense now."""
+        return self._mask().astype(bool)
+
+    def _mask(self) -> NDArray[np.int8]:
+        episode = self._current()
+        size = episode.sample.size
+        used = {self.grid.action(click, 1, size) for click, _ in episode.clicks}
+        return self.grid.mask(size, used, bool(episode.clicks))
+
+    def action_from_click(self, point: tuple[float, float], label: int) -> int:
+        """The action nearest to a person's click at (x, y), in pixels of the current image."""
+        return self.grid.action(point, label, self._current().sample.size)
+
+    def plan(self, action: int | Click) -> Job | None:
+        """What the segmenter must be asked for this action; None where it need not be asked.
+
+        A batched caller collects the jobs of many environments, decodes them in one call and hands each its part
+        with :meth:`supply` before it steps.
+        """
+        click = self._click_of(action)
+        if click is None:
+            return None
+        episode = self._current()
+        clicks = [*episode.clicks, click]
+        return Job(
+            episode.embedding,
+            np.array([c[0] for c in clicks], np.float32),
+            np.array([c[1] for c in clicks], np.int64),
+            episode.sample.size,
+            episode.belief.logits,
+        )
+
+    def supply(self, answer: tuple[th.Tensor, float]) -> None:
+        """Hand over the segmenter's answer to the job that :meth:`plan` described."""
+        self._supplied = answer
+
+    def _click_of(self, action: int | Click) -> Click | None:
+        """The click that will be made, None for ``remove``, ``done`` and forbidden actions."""
+        if isinstance(action, tuple):
+            return action
+        action = int(action)
+        if self.grid.kind(action) != "click" or not self._mask()[action]:
+            return None
+        return self.grid.click(action, self._current().sample.size)
+
+    def step(self, action: int | Click) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take an action; a click given as ((x, y), label) is made at that very pixel (for baselines and people)."""
+        episode, answer = self._current(), self._supplied
+        self._supplied = None
+        job = self.plan(action)
+        if job is not None and answer is None:
+            answer = decode_jobs(self.segmenter, [job])[0]
+        valid = isinstance(action, tuple) or bool(self._mask()[int(action)])
+        kind = "click" if isinstance(action, tuple) else self.grid.kind(int(action))
+        click, earlier, before = self._click_of(action), tuple(episode.clicks), self.dice
+        if job is not None and answer is not None and click is not None:
+            self._receive(click, answer)
+        elif kind == "remove" and valid:
+            episode.clicks.pop()
+            episode.beliefs.pop()
+        episode.num_steps += 1
+        after = self.dice
+        episode.best_dice = max(episode.best_dice, after)
+        turn = Turn(episode.truth, click, earlier, before, after, self.grid.patch_size(episode.sample.size))
+        reward = self._reward(turn) if valid else 0.0
+        terminated = episode.num_steps >= self.max_steps or (kind == "done" and valid)
+        info = self._info() | {"invalid_action": not valid}
+        if terminated:
+            info["is_success"] = info["iou"] >= SUCCESS_IOU
+        return self._observe(), float(reward), terminated, False, info
+
+    def _receive(self, click: Click, answer: tuple[th.Tensor, float]) -> None:
+        episode = self._current()
+        logits, iou = answer
+        mask = (self.segmenter.postprocess(logits, episode.sample.size) > 0).numpy()
+        episode.clicks.append(click)
+        episode.beliefs.append(Belief(logits, mask, iou))
+
+    @property
+    def target(self) -> NDArray[np.bool_]:
+        """The truth of the current episode, (H, W); for baselines and reports."""
+        return self._current().truth
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The current mask in the image, (H, W); empty before the first click."""
+        return self._current().belief.mask
+
+    @property
+    def clicks(self) -> list[Click]:
+        """The clicks so far."""
+        return self._current().clicks
+
+    @property
+    def dice(self) -> float:
+        """Dice of the current mask; 0 before the first click."""
+        episode = self._current()
+        return metrics.dice(episode.belief.mask, episode.truth) if episode.clicks else 0.0
+
+    def _observe(self) -> Observation:
+        episode = self._current()
+        shape = self.observation_space["sam_pred_mask_prob"].shape  # type: ignore[index]
+        logits = episode.belief.logits
+        prob = np.full(shape, 0.5, np.float32) if logits is None else logits.sigmoid().numpy()
+        return {
+            "image": self._image.copy() if self.copy_constants else self._image,
+            "target_category": np.int64(episode.category_id),
+            "sam_image_embeddings": episode.embedding.copy() if self.copy_constants else episode.embedding,
+            "sam_pred_mask_prob": prob,
+            "num_steps": np.array([episode.num_steps], np.float32),
+            "action_mask": self._mask(),
+        }
+
+    def _info(self) -> dict[str, Any]:
+        episode = self._current()
+        mask = episode.belief.mask
+        return {
+            "image_id": episode.sample.image_id,
+            "category": self.shared.dataset.categories[episode.category_id],
+            "point_coords": [c[0] for c in episode.clicks],
+            "point_labels": [c[1] for c in episode.clicks],
+            "mask": mask,
+            "dice": self.dice,
+            "best_dice": episode.best_dice,
+            "iou": metrics.iou(mask, episode.truth) if episode.clicks else 0.0,
+            "iou_predicted": episode.belief.iou_predicted,
+        }
+
+    def render(self) -> Picture | None:  # type: ignore[override]
+        """Photo | truth | prediction with clicks, (height, 3 x width, 3) uint8."""
+        if self.render_mode is None:
+            gym.logger.warn("render() does nothing without render_mode='rgb_array'")
+            return None
+        episode = self._current()
+        return triptych(episode.sample.image, episode.truth, episode.belief.mask, episode.clicks)
+
+
+def _open(
+    dataset: str | SegmentationDataset,
+    split: str,
+    dataset_kwargs: Mapping[str, Any] | None,
+    segmenter: str | PromptableSegmenter,
+    device: str,
+    on_error: str,
+) -> Shared:
+    if isinstance(dataset, str) and isinstance(segmenter, str):
+        return share_by_name(dataset, split, dataset_kwargs, segmenter, device, on_error)
+    if isinstance(dataset, str) or isinstance(segmenter, str):
+        raise TypeError("give both dataset and segmenter as spec strings, or both as objects")
+    return share(dataset, segmenter, on_error)

@@ -1,0 +1,70 @@
+"""A DummyVecEnv that asks the segmenter once per vector step and copies per-episode constants once per episode."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.util import dict_to_obs
+
+from alignsam_sb3.envs.sam_seg import SamSegEnv, decode_jobs
+
+EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings")
+"""Observations that change only with a reset."""
+
+
+class SamSegVecEnv(DummyVecEnv):
+    """Same episodes as DummyVecEnv for the same seeds and actions, with one decoder call for all environments.
+
+    The arrays of episode constants that ``step`` hands out are the same objects until an environment resets; then new
+    ones take their place, so nothing handed out is ever written to.
+
+    :param env_fns: makers of ``SamSeg-v0`` environments, wrapped or not, that share one segmenter
+    :raises TypeError: another environment came
+    """
+
+    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
+        super().__init__(env_fns)
+        self._cores: list[SamSegEnv] = []
+        for env in self.envs:
+            if not isinstance(env.unwrapped, SamSegEnv):
+                raise TypeError(f"SamSegVecEnv batches SamSegEnv, got {type(env.unwrapped).__name__}: use DummyVecEnv")
+            self._cores.append(env.unwrapped)
+            env.unwrapped.copy_constants = False
+        if len({id(core.segmenter) for core in self._cores}) > 1:
+            raise ValueError("the environments hold different segmenters: build them with the same segmenter and device")
+        self._constants = [key for key in self.keys if key in EPISODE_CONSTANTS]
+        self._seen: list[object] = [None] * self.num_envs
+        self._handed_out = False
+
+    def step_wait(self) -> VecEnvStepReturn:
+        jobs = [core.plan(_plain(action)) for core, action in zip(self._cores, self.actions, strict=True)]
+        asked = [(core, job) for core, job in zip(self._cores, jobs, strict=True) if job is not None]
+        if asked:
+            answers = decode_jobs(self._cores[0].segmenter, [job for _, job in asked])
+            for (core, _), answer in zip(asked, answers, strict=True):
+                core.supply(answer)
+        return super().step_wait()
+
+    def _save_obs(self, env_idx: int, obs: VecEnvObs) -> None:
+        episode = self._cores[env_idx].episode
+        fresh = self._seen[env_idx] is not episode
+        if fresh and self._handed_out:
+            for key in self._constants:
+                self.buf_obs[key] = self.buf_obs[key].copy()
+            self._handed_out = False
+        self._seen[env_idx] = episode
+        for key in self.keys:
+            if fresh or key not in self._constants:
+                self.buf_obs[key][env_idx] = obs[key]  # type: ignore[call-overload]
+
+    def _obs_from_buf(self) -> VecEnvObs:
+        self._handed_out = True
+        copied = {key: value if key in self._constants else deepcopy(value) for key, value in self.buf_obs.items()}
+        return dict_to_obs(self.observation_space, copied)
+
+
+def _plain(action: Any) -> int:  # noqa: ANN401 (a numpy scalar or 0-d array)
+    return int(action)
