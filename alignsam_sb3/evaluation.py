@@ -163,7 +163,12 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def write_report(
-    out: Path, rows: Mapping[str, Row], episodes: list[tuple[int, int]], env: SamSegEnv, described: Mapping[str, Any], pictures: int = 12
+    out: Path,
+    rows: Mapping[str, Row],
+    episodes: list[tuple[int, int]],
+    env: SamSegEnv,
+    described: Mapping[str, Any],
+    pictures: int = 12,
 ) -> None:
     """Write ``results.json``, ``table.md``, ``clicks.jsonl`` and overlays to a folder."""
     out.mkdir(parents=True, exist_ok=True)
@@ -259,7 +264,9 @@ def main(argv: list[str] | None = None) -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_report(args.out, rows, episodes, env, described)
-    print(f"{args.episodes} episodes on {env.shared.dataset.fingerprint}, seed {args.seed}; mean and 95 % interval after the last click")
+    print(
+        f"{args.episodes} episodes on {env.shared.dataset.fingerprint}, seed {args.seed}; mean and 95 % interval after the last click"
+    )
     print(table(rows))
     print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, overlays/")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch as th
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -21,7 +20,10 @@ from alignsam_sb3.segmenters import PromptableSegmenter
 
 logger = logging.getLogger(__name__)
 
-_MISSING, _DONE, _SKIPPED = 0, 1, 2
+EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings")
+"""Observations that change only with a reset; environments hand them out, and buffers store them, once per episode."""
+
+_DONE, _SKIPPED = 1, 2  # 0: not yet read
 
 
 def cache_folder() -> Path:
@@ -131,7 +133,7 @@ def _build(
     if errors and on_error == "raise":
         shown = "\n  ".join(errors[:10]) + (f"\n  ... and {len(errors) - 10} more" if len(errors) > 10 else "")
         raise UnreadableImageError(
-            f"{len(errors)} of {len(dataset)} images cannot be used:\n  {shown}\nRepair or remove them, or pass on_error='skip'"
+            f"{len(errors)} of {len(dataset)} images cannot be used:\n  {shown}\nRepair or drop them, or pass on_error='skip'"
         )
     for part in folder.glob("*.part"):
         part.replace(part.with_suffix(""))
@@ -177,9 +179,4 @@ def _open_unfinished(
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     part = path.with_suffix(".json.part")
     part.write_text(json.dumps(content, indent=2))
-    os.replace(part, path)
-
-
-def as_batch(bank: FeatureBank, indices: list[int], device: th.device | str) -> th.Tensor:
-    """Embeddings (B, C, h, w) float32 of some images, on a device."""
-    return th.as_tensor(np.stack([bank[i] for i in indices])).to(device)
+    part.replace(path)

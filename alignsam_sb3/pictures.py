@@ -59,9 +59,13 @@ def enlarge(image: Picture, side: int = 256) -> tuple[Picture, float]:
     return grown, factor
 
 
-def triptych(image: Picture, truth: NDArray[np.bool_], predicted: NDArray[np.bool_], clicks: Sequence[Click], side: int = 256) -> Picture:
+def triptych(
+    image: Picture, truth: NDArray[np.bool_], predicted: NDArray[np.bool_], clicks: Sequence[Click], side: int = 256
+) -> Picture:
     """Photo | truth | prediction with clicks, next to each other."""
-    return np.concatenate([panel(image, None, (), side), panel(image, truth, (), side, GREEN), panel(image, predicted, clicks, side)], 1)
+    return np.concatenate(
+        [panel(image, None, (), side), panel(image, truth, (), side, GREEN), panel(image, predicted, clicks, side)], 1
+    )
 
 
 def panel(

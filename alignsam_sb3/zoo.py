@@ -1,4 +1,4 @@
-"""RL Zoo with our algorithms, VecEnv, evaluation split and callbacks; ``scripts/train.py`` and ``scripts/enjoy.py`` call it."""
+"""RL Zoo with our algorithms, VecEnv, evaluation split and callbacks, for ``scripts/train.py`` and ``enjoy.py``."""
 
 import argparse
 import importlib
@@ -24,7 +24,7 @@ from alignsam_sb3.policies import SamMaskablePPO, SamPPO
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hyperparams"
 FILMS_PER_RUN = 4
-OUR_ALGORITHMS = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
+OUR_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
 
 
 def sample_hyperparams(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
@@ -70,13 +70,13 @@ class SamExperimentManager(ExperimentManager):
 
     def create_log_folder(self) -> None:
         if not self.optimize_hyperparameters:  # an empty run folder would be taken for the latest run
-            super().create_log_folder()
+            super().create_log_folder()  # type: ignore[no-untyped-call]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         return super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters)
 
     def create_callbacks(self) -> None:
-        super().create_callbacks()
+        super().create_callbacks()  # type: ignore[no-untyped-call]
         if not self.optimize_hyperparameters:
             self.callbacks += self._our_callbacks()
 
@@ -119,7 +119,7 @@ def install() -> None:
     ALGOS.update(OUR_ALGORITHMS)
     for name in OUR_ALGORITHMS:
         HYPERPARAMS_SAMPLER[name] = sample_hyperparams
-        HYPERPARAMS_CONVERTER[name] = convert_hyperparams
+        HYPERPARAMS_CONVERTER[name] = convert_hyperparams  # type: ignore[assignment]
     rl_zoo3.exp_manager.EvalCallback = SegmentationEvalCallback  # type: ignore[attr-defined]
     for module in (rl_zoo3.train, rl_zoo3.enjoy):
         module.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined]
@@ -135,7 +135,8 @@ def main(script: str) -> None:
 def _translate(script: str, argv: list[str]) -> list[str]:
     """Turn ``--dataset``, ``--segmenter`` and ``--categories`` into ``--env-kwargs``, and name our hyperparameter file."""
     parser = argparse.ArgumentParser(
-        add_help=False, epilog="Besides the zoo's options: --dataset SPEC --segmenter SPEC --categories NAME ... --mlflow [URI]"
+        add_help=False,
+        epilog="Besides the zoo's options: --dataset SPEC --segmenter SPEC --categories NAME ... --mlflow [URI]",
     )
     parser.add_argument("--algo", default="ppo_mask")
     parser.add_argument("--env", default="SamSeg-v0")

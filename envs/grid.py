@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from alignsam_sb3.clickers import Click
 
 
-
-
 @dataclass(frozen=True)
 class ClickGrid:
     """``patches`` x ``patches`` square cells over the segmenter's frame, each clickable as positive or negative.

@@ -7,15 +7,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from alignsam_sb3.envs.grid import ClickGrid
+from alignsam_sb3.envs.shared import Shared, share, share_by_name
+from alignsam_sb3.envs.spaces import CompactBox
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.datasets import Sample, SegmentationDataset, draw_episode
 from alignsam_sb3.clickers import Click
-from alignsam_sb3.envs.grid import ClickGrid
-from alignsam_sb3.envs.shared import Shared, share, share_by_name
-from alignsam_sb3.envs.spaces import CompactBox
+from alignsam_sb3.datasets import Sample, SegmentationDataset, draw_episode
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, in_frame, triptych
 from alignsam_sb3.rewards import Turn, make_reward
@@ -139,7 +139,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "done": done,
         }
         """What evaluation needs to make the same task again; plain values, stored with a policy."""
-        self.action_space = spaces.Discrete(self.grid.n_actions)
+        self.action_space = spaces.Discrete(self.grid.n_actions)  # type: ignore[assignment]
         self.observation_space = self._make_observation_space()
         self.episode: Episode | None = None
         self._supplied: tuple[th.Tensor, float] | None = None
@@ -318,7 +318,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "iou_predicted": episode.belief.iou_predicted,
         }
 
-    def render(self) -> Picture | None:  # type: ignore[override]
+    def render(self) -> Picture | None:
         """Photo | truth | prediction with clicks, (height, 3 x width, 3) uint8."""
         if self.render_mode is None:
             gym.logger.warn("render() does nothing without render_mode='rgb_array'")

@@ -12,7 +12,9 @@ class CompactBox(spaces.Box):
     A stock Box pickles its bounds as full arrays: 17 MB for a full-size SAM embedding, in every saved policy.
     """
 
-    def __init__(self, low: float, high: float, shape: tuple[int, ...], dtype: type[np.floating[Any]] | type[np.integer[Any]]) -> None:
+    def __init__(
+        self, low: float, high: float, shape: tuple[int, ...], dtype: type[np.floating[Any]] | type[np.integer[Any]]
+    ) -> None:
         super().__init__(low, high, shape, dtype)
         self._arguments = (low, high, shape, dtype)
 

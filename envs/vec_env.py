@@ -5,14 +5,12 @@ from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
+from alignsam_sb3.envs.sam_seg import SamSegEnv, decode_jobs
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
-from alignsam_sb3.envs.sam_seg import SamSegEnv, decode_jobs
-
-EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings")
-"""Observations that change only with a reset."""
+from alignsam_sb3.features import EPISODE_CONSTANTS
 
 
 class SamSegVecEnv(DummyVecEnv):

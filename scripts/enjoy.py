@@ -1,4 +1,4 @@
-"""Watch a trained policy on evaluation images: ``python scripts/enjoy.py --algo ppo_mask --env SamSeg-v0 -f logs --no-render``.
+"""Watch a trained policy on evaluation images: ``python scripts/enjoy.py --algo ppo_mask -f logs --no-render``.
 
 Takes every option of ``python -m rl_zoo3.enjoy``.
 """

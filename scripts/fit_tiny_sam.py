@@ -35,9 +35,7 @@ def _scene(job: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uin
     return scene.image, scene.labels, scene.shapes
 
 
-def draw_pool(
-    seed: int, count: int, size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]:
+def draw_pool(seed: int, count: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]:
     """Draw the training scenes once: images (N, S, S, 3), label maps (N, S, S), shape names."""
     with mp.get_context("spawn").Pool(mp.cpu_count()) as pool:
         jobs = [(seed, i, size) for i in range(count)]
@@ -45,7 +43,9 @@ def draw_pool(
     return np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]), [d[2] for d in drawn]
 
 
-def augment(rng: np.random.Generator, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def augment(
+    rng: np.random.Generator, image: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Turn, mirror and permute colour channels."""
     turns = int(rng.integers(4))
     image, labels = np.rot90(image, turns), np.rot90(labels, turns)
@@ -64,7 +64,9 @@ def draw_target(rng: np.random.Generator, labels: NDArray[np.uint8], shapes: tup
     return np.isin(labels, [j for j in range(1, len(shapes) + 1) if shapes[j - 1] == shapes[k - 1]])
 
 
-def draw_click(rng: np.random.Generator, truth: NDArray[np.bool_], predicted: NDArray[np.bool_] | None) -> tuple[tuple[int, int], int]:
+def draw_click(
+    rng: np.random.Generator, truth: NDArray[np.bool_], predicted: NDArray[np.bool_] | None
+) -> tuple[tuple[int, int], int]:
     """The oracle's click, a random pixel of the error, or (rarely) any rightly labelled pixel."""
     if rng.random() < 0.5:
         return oracle_click(truth, predicted)
@@ -76,7 +78,9 @@ def draw_click(rng: np.random.Generator, truth: NDArray[np.bool_], predicted: ND
     return (x, y), int(truth[y, x])
 
 
-def decode(sam: Sam, embeddings: th.Tensor, clicks: list[list[tuple[tuple[int, int], int]]], fed: th.Tensor | None) -> tuple[th.Tensor, th.Tensor]:
+def decode(
+    sam: Sam, embeddings: th.Tensor, clicks: list[list[tuple[tuple[int, int], int]]], fed: th.Tensor | None
+) -> tuple[th.Tensor, th.Tensor]:
     """All four mask tokens for every target, with gradients: logits (B, 4, 4h, 4w) and predicted IoU (B, 4)."""
     coords = th.tensor([[c[0] for c in row] for row in clicks], dtype=th.float32)
     labels = th.tensor([[c[1] for c in row] for row in clicks])
@@ -117,7 +121,9 @@ def pick(logits: th.Tensor, iou: th.Tensor) -> th.Tensor:
     return logits[th.arange(len(iou)), 1 + iou[:, 1:].argmax(1)].detach()
 
 
-def train_step(sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int) -> float:
+def train_step(
+    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int
+) -> float:
     """One step: the first click and one random later round carry gradients, those between only move the episode on."""
     embeddings = sam.image_encoder((images - sam.pixel_mean) / sam.pixel_std)[owner]
     truth = F.avg_pool2d(th.from_numpy(truths).float(), 2)
@@ -163,7 +169,7 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
     bar = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     for step in bar:
         rng = np.random.default_rng([args.seed, step])
-        rows = [augment(rng, images[i], labels[i]) + (shapes[i],) for i in rng.integers(len(images), size=args.batch)]
+        rows = [(*augment(rng, images[i], labels[i]), shapes[i]) for i in rng.integers(len(images), size=args.batch)]
         truths = np.stack([draw_target(rng, row[1], row[2]) for row in rows for _ in range(args.targets)])
         batch = th.from_numpy(np.stack([r[0] for r in rows])).permute(0, 3, 1, 2).float()
         sam.train()
@@ -185,6 +191,7 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--scenes", type=int, default=6000, help="training scenes in the pool")

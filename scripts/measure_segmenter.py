@@ -67,6 +67,7 @@ def measure(segmenter: PromptableSegmenter, dataset: SegmentationDataset, clicks
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segmenter", default="tiny")
     parser.add_argument("--dataset", default="toy:semantic")

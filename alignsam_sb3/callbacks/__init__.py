@@ -1,6 +1,6 @@
 """Callbacks: Dice and IoU, films of episodes, MLflow."""
 
-from alignsam_sb3.callbacks.films import EpisodeFilmCallback, film_episode, save_film
+from alignsam_sb3.callbacks.films import EpisodeFilmCallback, encode_film, film_episode
 from alignsam_sb3.callbacks.metrics import SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.callbacks.mlflow import MlflowCallback
 
@@ -9,6 +9,6 @@ __all__ = [
     "MlflowCallback",
     "SegmentationCallback",
     "SegmentationEvalCallback",
+    "encode_film",
     "film_episode",
-    "save_film",
 ]

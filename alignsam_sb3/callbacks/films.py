@@ -1,13 +1,13 @@
 """Films of episodes: a click-by-click strip and a video, to TensorBoard and to files."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch as th
 from PIL import Image as PilImage
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Image, Video
+from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.pictures import Picture, caption, save_picture
@@ -41,11 +41,22 @@ def _frame(env: SamSegEnv, text: str) -> Picture:
     return caption(picture, text)
 
 
-def save_film(frames: list[Picture], path: Path, seconds_per_frame: float = 0.8) -> None:
-    """Write an animated GIF."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def encode_film(frames: list[Picture], seconds_per_frame: float = 0.8) -> bytes:
+    """An animated GIF."""
     first, *rest = [PilImage.fromarray(frame) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=int(seconds_per_frame * 1000), loop=0)
+    memory = BytesIO()
+    first.save(memory, "GIF", save_all=True, append_images=rest, duration=int(seconds_per_frame * 1000), loop=0)
+    return memory.getvalue()
+
+
+def film_to_tensorboard(writer: TensorBoardOutputFormat, tag: str, frames: list[Picture], step: int) -> None:
+    """Log a film; torch's own ``add_video`` needs a MoviePy older than 2."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    height, width = frames[0].shape[:2]
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode_film(frames))
+    file_writer: Any = writer.writer._get_file_writer()  # type: ignore[no-untyped-call]
+    file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 class EpisodeFilmCallback(BaseCallback):
@@ -78,7 +89,8 @@ class EpisodeFilmCallback(BaseCallback):
         frames = film_episode(self.model, self.env, self.seed)
         strip = np.concatenate(frames)
         save_picture(strip, self.folder / f"{self.num_timesteps:08d}.png")
-        save_film(frames, self.folder / f"{self.num_timesteps:08d}.gif")
+        (self.folder / f"{self.num_timesteps:08d}.gif").write_bytes(encode_film(frames))
         self.logger.record("film/clicks", Image(strip, "HWC"), exclude=NOT_TEXT)
-        video = th.as_tensor(np.stack(frames).transpose(0, 3, 1, 2)[None])
-        self.logger.record("film/episode", Video(video, fps=1.5), exclude=NOT_TEXT)
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                film_to_tensorboard(output, "film/episode", frames, self.num_timesteps)

@@ -28,7 +28,9 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
     """
     kind, _, where = spec.partition(":")
     if kind not in DATASETS:
-        raise ValueError(nearest("kind of data set", kind, DATASETS) + ". Write KIND:WHERE, as in toy:saliency or coco:/data/coco")
+        raise ValueError(
+            nearest("kind of data set", kind, DATASETS) + ". Write KIND:WHERE, as in toy:saliency or coco:/data/coco"
+        )
     where, _, own_split = where.partition(":")
     try:
         return DATASETS[kind](where, own_split or split, **kwargs)

@@ -86,14 +86,18 @@ class CocoDataset:
         for folder in (self.root / "images" / self.split, self.root / self.split):
             if folder.is_dir():
                 return folder
-        raise FileNotFoundError(f"no images of split {self.split!r}: neither images/{self.split}/ nor {self.split}/ in {self.root}")
+        raise FileNotFoundError(
+            f"no images of split {self.split!r}: neither images/{self.split}/ nor {self.split}/ in {self.root}"
+        )
 
     def _read_annotations(self) -> COCO:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
                 return COCO(str(self.annotation_file))
         except (json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
-            raise ValueError(f"{self.annotation_file} is not a COCO annotation file ({type(error).__name__}: {error})") from error
+            raise ValueError(
+                f"{self.annotation_file} is not a COCO annotation file ({type(error).__name__}: {error})"
+            ) from error
 
     def _usable_objects(self, wanted: set[int]) -> dict[int, list[dict[str, Any]]]:
         """Annotations that can be targets, by image id; the others are counted with the reason."""

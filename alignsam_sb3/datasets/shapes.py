@@ -52,7 +52,7 @@ def crescent(rng: np.random.Generator) -> Outline:
     angle = np.linspace(0.45 * np.pi, 1.55 * np.pi, 24)
     outer = _polar(np.ones(24), angle)
     inner = outer[::-1] * [rng.uniform(0.25, 0.45), 1.0]
-    return [np.concatenate([outer, inner]) + [0.45, 0.0]]
+    return [np.concatenate([outer, inner]) + np.array([0.45, 0.0])]
 
 
 def blob(rng: np.random.Generator) -> Outline:

@@ -6,6 +6,7 @@ evaluation split share no scene by construction: the split is part of the random
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,7 +40,7 @@ class Scene:
     salient: int
 
 
-def _coverage(outline: Outline, centre: NDArray[np.float64], radius: float, angle: float, size: int) -> NDArray[np.float32]:
+def _coverage(outline: Outline, centre: NDArray[Any], radius: float, angle: float, size: int) -> NDArray[np.float32]:
     """Antialiased coverage (S, S) in [0, 1] of an outline placed in the image."""
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     rings = [((ring @ turn * radius + centre) * _SUPERSAMPLING).round().astype(np.int32) for ring in outline]

@@ -143,7 +143,7 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
         raise ValueError(nearest("policy", recipe["policy"], algorithm.policy_aliases))
     model = algorithm(recipe["policy"], env, n_steps=2, batch_size=2, policy_kwargs=recipe["policy_kwargs"])
     try:
-        model.set_parameters(path, exact_match=True, device=model.device)
+        model.set_parameters(str(path), exact_match=True, device=model.device)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; "

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 from stable_baselines3.common.buffers import DictRolloutBuffer
 
-EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "similarity_maps")
-"""Observations that change only with a reset."""
+from alignsam_sb3.features import EPISODE_CONSTANTS
 
 
 class _EpisodeConstants(DictRolloutBuffer):
@@ -67,5 +66,5 @@ class EpisodeRolloutBuffer(_EpisodeConstants):
     """For PPO; bit-equal to ``DictRolloutBuffer``."""
 
 
-class EpisodeMaskableRolloutBuffer(_EpisodeConstants, MaskableDictRolloutBuffer):
+class EpisodeMaskableRolloutBuffer(_EpisodeConstants, MaskableDictRolloutBuffer):  # type: ignore[misc]
     """For MaskablePPO; bit-equal to ``MaskableDictRolloutBuffer``."""

@@ -40,7 +40,7 @@ class ImplicitExtractor(BaseFeaturesExtractor):
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, features_dim) of observations with batch dimension B."""
         embedding = observations["sam_image_embeddings"]
-        belief = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], embedding.shape[-2:])
+        belief = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], (embedding.shape[-2], embedding.shape[-1]))
         seen = self.convolutions(embedding * belief + embedding)
         steps = observations["num_steps"].reshape(len(seen), 1) / self.max_steps
         features: th.Tensor = self.linear(th.cat([seen, steps], dim=1))

@@ -57,10 +57,8 @@ def shaped(turn: Turn, wrong_on_object: float = -1.0, wrong_on_ground: float = -
     if turn.click is None:
         return 0.0
     (x, y), label = turn.click
-    if turn.on_foreground:
-        value = 1.0 if label else wrong_on_object
-    else:
-        value = wrong_on_ground if label else 0.0
+    on_object, on_ground = (1.0, wrong_on_ground) if label else (wrong_on_object, 0.0)
+    value = on_object if turn.on_foreground else on_ground
     near = min((math.dist((x, y), place) for place, other in turn.earlier if other == label), default=math.inf)
     value *= 1 - math.exp(-near / (2 * turn.patch_size))
     trims = label == 0 and turn.dice_after > 0.5 and turn.dice_after - turn.dice_before > 0.01

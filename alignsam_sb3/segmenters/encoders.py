@@ -25,13 +25,16 @@ class TinyEncoder(nn.Module):
         super().__init__()
         self.img_size = img_size
         self.backbone = RepVit(embed_dim=embed_dim, depth=depth, num_classes=0, distillation=False)
-        self.backbone.head = nn.Identity()
+        self.backbone.head = nn.Identity()  # type: ignore[assignment]
         self.taps = nn.ModuleList(
             nn.Conv2d(width, out_chans, 3 if i == 0 else 1, stride=2 if i == 0 else 1, padding=1 if i == 0 else 0)
             for i, width in enumerate(embed_dim)
         )
         self.neck = nn.Sequential(
-            LayerNorm2d(out_chans), nn.GELU(), nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False), LayerNorm2d(out_chans)
+            LayerNorm2d(out_chans),
+            nn.GELU(),
+            nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False),
+            LayerNorm2d(out_chans),
         )
 
     def forward(self, x: th.Tensor) -> th.Tensor:

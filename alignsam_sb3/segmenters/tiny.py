@@ -3,8 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch as th
 from safetensors import safe_open
 from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -67,9 +67,9 @@ def load_tiny_sam(path: Path = ASSET) -> Sam:
         stored = json.loads(described)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a tiny SAM ({type(error).__name__}: {error}): expected safetensors written by scripts/fit_tiny_sam.py"
+            f"{path} is not a tiny SAM ({type(error).__name__}: {error}): expected what scripts/fit_tiny_sam.py writes"
         ) from error
-    sam = build_tiny_sam(TinySamConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    sam = build_tiny_sam(TinySamConfig(**values))
     sam.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
-    _ = th.nn.Module.eval(sam)
     return sam

@@ -1,0 +1,45 @@
+# make train: from a bare Python 3.11 to a trained, compared, pictured policy.   make test: linters, types and tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SEED ?= 0
+STEPS ?= -1
+EPISODES ?= 200
+DATASET ?=
+CATEGORIES ?=
+SEGMENTER ?=
+OUT ?= runs/train
+WHAT = $(if $(DATASET),--dataset $(DATASET)) $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter $(SEGMENTER))
+
+.PHONY: train test check install clean
+
+$(BIN)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[zoo,test]"
+	touch $@
+
+install: $(BIN)/.installed
+
+train: install
+	$(BIN)/python scripts/train.py --algo ppo_mask --env SamSeg-v0 --seed $(SEED) -n $(STEPS) --eval-freq -1 \
+		--log-interval 10 --log-folder $(OUT) $(WHAT)
+	@run=$$(ls -td $(OUT)/ppo_mask/SamSeg-v0_*/ | head -1) && \
+	$(BIN)/python -m alignsam_sb3.evaluation --policy $${run}SamSeg-v0.zip --env SamSeg-v0 --episodes $(EPISODES) \
+		--seed $(SEED) --out $${run}evaluation && \
+	echo "Policy:   $${run}SamSeg-v0.zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
+	echo "Overlays: $${run}evaluation/overlays/"
+
+test: install check
+	$(BIN)/python -m pytest -m "not slow"
+
+# Types and imports are checked on a copy laid out as it installs: envs/ inside the package.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/tree && mkdir -p build/tree && cp -r alignsam_sb3 build/tree/ && cp -r envs build/tree/alignsam_sb3/
+	cp pyproject.toml setup.cfg build/tree/
+	cd build/tree && ../../$(BIN)/mypy -p alignsam_sb3
+	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports
+
+clean:
+	rm -rf build dist .venv *.egg-info

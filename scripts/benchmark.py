@@ -1,0 +1,173 @@
+"""Measure speed and memory: ``python scripts/benchmark.py --out benchmark``; writes benchmark.json and benchmark.png.
+
+Ratios are against a naive loop in the same run: one environment, one SAM call per step, the image encoded at every reset,
+and Stable-Baselines3's own rollout buffer.
+"""
+
+import argparse
+import json
+import multiprocessing as mp
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import alignsam_sb3  # noqa: F401 (registers the environment)
+from alignsam_sb3.datasets import load_dataset
+from alignsam_sb3.envs.sam_seg import SamSegEnv
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from alignsam_sb3.features import build_bank
+from alignsam_sb3.policies import SamMaskablePPO
+from alignsam_sb3.segmenters import load_segmenter
+
+Clock = dict[str, float]
+
+
+class NaiveEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """Encodes the image at every reset, as if there were no bank."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+        """Start an episode with a freshly computed embedding."""
+        observation, info = self.env.reset(**kwargs)
+        core = self.unwrapped
+        assert isinstance(core, SamSegEnv)
+        assert core.episode is not None
+        core.episode.embedding = core.segmenter.encode([core.episode.sample.image])[0].numpy()  # type: ignore[attr-defined]
+        observation["sam_image_embeddings"] = core.episode.embedding
+        return observation, info
+
+
+def timed(clock: Clock, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the function's running time to a clock."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            clock[name] += time.perf_counter() - began
+
+    return call
+
+
+def measure(job: tuple[int, bool, int, dict[str, Any]]) -> dict[str, Any]:
+    """Train for a while with n environments; steps per second, shares of time, bytes per transition, peak memory."""
+    n_envs, naive, rollouts, options = job
+    make = lambda: gym.make("SamSeg-v0", dataset_kwargs=options)  # noqa: E731
+    venv = DummyVecEnv([lambda: NaiveEnv(make())]) if naive else SamSegVecEnv([make] * n_envs)
+    steps = max(256 // n_envs, 8)
+    buffer = MaskableDictRolloutBuffer if naive else None
+    model = SamMaskablePPO(
+        "ImplicitMaskablePolicy", venv, n_steps=steps, batch_size=128, n_epochs=4, seed=0, rollout_buffer_class=buffer
+    )
+    model.learn(n_envs * steps)  # warm up
+    clock: Clock = defaultdict(float)
+    segmenter = venv.envs[0].unwrapped.segmenter  # type: ignore[attr-defined]
+    original = segmenter.decode
+    segmenter.decode = timed(clock, "decode", original)
+    model.policy.forward = timed(clock, "policy", model.policy.forward)  # type: ignore[method-assign]
+    model.train = timed(clock, "update", model.train)  # type: ignore[method-assign]
+    model.collect_rollouts = timed(clock, "rollout", model.collect_rollouts)  # type: ignore[method-assign]
+    began = time.perf_counter()
+    model.learn(n_envs * steps * rollouts)
+    seconds = time.perf_counter() - began
+    segmenter.decode = original
+    taken = n_envs * steps * rollouts
+    kept = model.rollout_buffer
+    stored = kept.nbytes if hasattr(kept, "nbytes") else sum(v.nbytes for v in kept.observations.values())
+    rest = seconds - clock["decode"] - clock["policy"] - clock["update"]
+    return {
+        "n_envs": n_envs,
+        "naive": naive,
+        "rollout_steps_per_second": taken / clock["rollout"],
+        "training_steps_per_second": taken / seconds,
+        "share": {k: v / seconds for k, v in {**{k: clock[k] for k in ("decode", "policy", "update")}, "rest": rest}.items()},
+        "bytes_per_transition": stored / (n_envs * steps),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def measure_bank(options: dict[str, Any]) -> float:
+    """Images per second of a fresh bank, scenes already drawn."""
+    import tempfile
+
+    dataset, segmenter = load_dataset("toy:saliency", "train", **options), load_segmenter("tiny")
+    for index in range(len(dataset)):
+        _ = dataset[index]
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        build_bank(dataset, segmenter, Path(folder))
+        return len(dataset) / (time.perf_counter() - began)
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Steps per second, and where the time goes, for each number of environments."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = report["rows"]
+    names = ["naive" if r["naive"] else f"{r['n_envs']} envs" for r in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    x = np.arange(len(rows))
+    left.bar(x - 0.2, [r["rollout_steps_per_second"] for r in rows], 0.4, label="rollout")
+    left.bar(x + 0.2, [r["training_steps_per_second"] for r in rows], 0.4, label="training")
+    left.set(title="environment steps per second", xticks=x, xticklabels=names)
+    left.legend()
+    bottom = np.zeros(len(rows))
+    for part in ("decode", "policy", "update", "rest"):
+        share = np.array([r["share"][part] for r in rows])
+        right.bar(x, share, bottom=bottom, label=part)
+        bottom += share
+    right.set(title="share of training time", xticks=x, xticklabels=names)
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmark"))
+    parser.add_argument("--quick", action="store_true", help="fewer steps and scenes: a check that it runs, no measurement")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    options, rollouts = {"n_images": 16 if args.quick else 200}, 1 if args.quick else 6
+    gym.make("SamSeg-v0", dataset_kwargs=options)  # builds the bank outside the measurement
+    rows = []
+    for n_envs, naive in ((1, True), (1, False), (8, False), (32, False)):
+        with mp.get_context("spawn").Pool(1) as pool:  # a process each, so that peak memory is its own
+            rows.append(pool.map(measure, [(n_envs, naive, rollouts, options)])[0])
+        print(json.dumps(rows[-1]), flush=True)
+    base = rows[0]
+    for row in rows:
+        row["rollout_ratio"] = row["rollout_steps_per_second"] / base["rollout_steps_per_second"]
+        row["training_ratio"] = row["training_steps_per_second"] / base["training_steps_per_second"]
+        row["bytes_ratio"] = row["bytes_per_transition"] / base["bytes_per_transition"]
+    report = {"rows": rows, "bank_images_per_second": measure_bank(options), "threads": th.get_num_threads()}
+    (args.out / "benchmark.json").write_text(json.dumps(report, indent=2))
+    plot(report, args.out / "benchmark.png")
+    print("| | rollout steps/s | training steps/s | x naive (rollout) | x naive (training) | bytes/transition | peak MB |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {'naive' if row['naive'] else str(row['n_envs']) + ' envs'} | {row['rollout_steps_per_second']:.0f} | "
+            f"{row['training_steps_per_second']:.0f} | {row['rollout_ratio']:.1f} | {row['training_ratio']:.1f} | "
+            f"{row['bytes_per_transition']:.0f} | {row['peak_memory_mb']:.0f} |"
+        )
+    print(f"bank: {report['bank_images_per_second']:.0f} images/s. Written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pytest
+
+from alignsam_sb3.datasets import CocoDataset, SegmentationDataset, UnreadableImageError, load_dataset
+
+
+def edit(root, split, change):
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_reads_polygons_and_rle_and_leaves_out_crowds_and_small_objects(coco_root):
+    data = CocoDataset(coco_root, "train")
+    assert isinstance(data, SegmentationDataset)
+    assert data.categories == ("cat", "dog")
+    assert dict(data.skipped) == {"crowd": 1, "too small": 1}
+    sample = data[0]
+    assert sample.masks.shape == (2, 60, 90)
+    assert sample.target(0).sum() == 800  # the RLE
+    assert abs(sample.target(1).sum() - 600) < 60  # the polygon
+
+
+@pytest.mark.parametrize("split", ["train", "eval", "train2017", "val2017"])
+def test_finds_images_in_both_layouts(coco_root, split):
+    assert len(CocoDataset(coco_root, split)) == 4
+
+
+def test_the_category_filter_keeps_its_images(coco_root):
+    data = load_dataset(f"coco:{coco_root}", "eval", categories=["cat"])
+    assert data.categories == ("cat",)
+    assert [len(i) for i in data.images_by_category] == [3]
+    assert all(data[i].target(0).any() for i in range(len(data)))
+
+
+def test_a_split_in_the_spec_goes_first(coco_root):
+    assert "val2017" in load_dataset(f"coco:{coco_root}:val2017", "train").fingerprint
+
+
+def test_at_most_k_instances_the_largest(coco_root):
+    def add(content):
+        for k in range(7):
+            box = [[k, 40, k + 10 + k, 40, k + 10 + k, 50, k, 50]]
+            area = 10 * (10 + k)
+            content["annotations"].append(
+                {"id": 100 + k, "image_id": 1, "category_id": 1, "segmentation": box, "area": area, "iscrowd": 0}
+            )
+
+    edit(coco_root, "train2017", add)
+    data = CocoDataset(coco_root, "train", max_instances=3)
+    assert (data[1].category_ids == 0).sum() == 3
+    assert data[1].masks[data[1].category_ids == 0].sum((1, 2)).min() > 140
+
+
+def test_an_unknown_category_names_the_nearest(coco_root):
+    with pytest.raises(ValueError, match="did you mean 'cat'"):
+        CocoDataset(coco_root, "train", categories=["cta"])
+
+
+@pytest.mark.parametrize("options", [{"categories": ["crowdy"]}, {"categories": ["dog"], "min_area": 0.5}])
+def test_a_category_without_usable_objects_is_an_error_at_start(coco_root, options):
+    with pytest.raises(ValueError, match="no usable object of"):
+        CocoDataset(coco_root, "train", **options)
+
+
+def test_broken_annotations_are_counted(coco_root, caplog):
+    def spoil(content):
+        content["annotations"][0]["segmentation"] = []
+        content["annotations"][1]["image_id"] = 999
+
+    edit(coco_root, "train2017", spoil)
+    data = CocoDataset(coco_root, "train")
+    assert data.skipped["broken annotation"] == 2
+    assert "2 broken annotations" in caplog.text
+
+
+def test_missing_things_are_named(coco_root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"instances_nosuch\.json"):
+        CocoDataset(coco_root, "nosuch")
+    (coco_root / "annotations" / "instances_train2017.json").write_text('{"images": 3}')
+    with pytest.raises(ValueError, match="not a COCO annotation file"):
+        CocoDataset(coco_root, "train")
+
+
+def test_a_missing_image_is_named_when_it_is_read(coco_root):
+    (coco_root / "val2017" / "002.png").unlink()
+    with pytest.raises(UnreadableImageError, match=r"002.png: no such file"):
+        CocoDataset(coco_root, "eval")[2]
+
+
+def test_the_fingerprint_changes_with_the_images(coco_root):
+    before = CocoDataset(coco_root, "eval").fingerprint
+    (coco_root / "val2017" / "002.png").write_bytes(b"other")
+    assert CocoDataset(coco_root, "eval").fingerprint != before
+
+
+def test_real_photographs(photographs):
+    data = load_dataset(f"coco:{photographs / 'coco_permissive'}", "eval", categories=["person"])
+    assert len(data) > 5
+    for i in range(len(data)):
+        sample = data[i]
+        assert sample.image.shape[:2] == sample.masks.shape[1:]
+        assert sample.target(0).mean() >= 0.01
+        assert np.issubdtype(sample.image.dtype, np.uint8)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from alignsam_sb3.datasets import ToyScenes, draw_episode, load_dataset
+from alignsam_sb3.datasets.shapes import SHAPES
+from alignsam_sb3.datasets.textures import TEXTURES, palette
+
+
+def test_the_same_seed_draws_the_same_scene():
+    one, two = ToyScenes("semantic", "train", 3), ToyScenes("semantic", "train", 3)
+    from alignsam_sb3.datasets.toy import _cached_scene
+
+    first = one[1].image.copy()
+    _cached_scene.cache_clear()
+    assert np.array_equal(first, two[1].image)
+    assert not np.array_equal(first, one[2].image)
+
+
+def test_train_and_eval_share_no_scene():
+    train = {ToyScenes("saliency", "train", 20)[i].image.tobytes() for i in range(20)}
+    held_out = {ToyScenes("saliency", "eval", 20)[i].image.tobytes() for i in range(20)}
+    assert len(train) == len(held_out) == 20
+    assert not train & held_out
+
+
+def test_instances_are_exact_disjoint_and_large_enough():
+    scenes = ToyScenes("semantic", "eval", 10)
+    for i in range(10):
+        sample = scenes[i]
+        assert sample.image.shape == (128, 128, 3)
+        assert sample.image.dtype == np.uint8
+        assert sample.masks.sum(0).max() <= 1
+        assert (sample.masks.mean((1, 2)) >= 0.01).all()
+        assert set(sample.category_ids) <= set(range(len(SHAPES)))
+
+
+def test_one_object_stands_out():
+    scenes = ToyScenes("saliency", "eval", 20)
+    assert [len(scenes[i].masks) for i in range(20)].count(1) >= 18  # a few are all but hidden
+    assert scenes.categories == ("salient object",)
+
+
+def test_episodes_are_balanced_over_categories():
+    scenes = ToyScenes("semantic", "train", 60)
+    rng = np.random.default_rng(0)
+    drawn = [draw_episode(scenes.images_by_category, rng) for _ in range(4000)]
+    counts = np.bincount([c for _, c in drawn], minlength=len(SHAPES))
+    assert counts.min() > 0.8 * counts.max()
+    assert all(scenes[i].target(c).any() for i, c in drawn[:50])
+
+
+@pytest.mark.parametrize("name", TEXTURES)
+def test_textures_fill_the_canvas_within_range(name):
+    rng = np.random.default_rng(0)
+    drawn = TEXTURES[name](rng, 64, palette(rng, 0.3))
+    assert drawn.shape == (64, 64, 3)
+    assert drawn.std() > 0.005
+    assert -0.3 < drawn.min() <= drawn.max() < 1.3
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("toy:salience", "did you mean 'saliency'"),
+        ("toi:saliency", "did you mean 'toy'"),
+        ("toy:saliency:evla", "did you mean 'eval'"),
+    ],
+)
+def test_a_misspelt_spec_names_the_nearest(spec, message):
+    with pytest.raises(ValueError, match=message):
+        load_dataset(spec)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(ValueError, match="n_image"):
+        load_dataset("toy:saliency", n_image=3)
+
+
+def test_too_few_scenes_for_all_categories_is_an_error():
+    with pytest.raises(ValueError, match="ask for more scenes"):
+        _ = ToyScenes("semantic", "train", 1).images_by_category

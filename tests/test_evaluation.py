@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
+from alignsam_sb3 import evaluation
+from alignsam_sb3.policies import SamMaskablePPO
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, make_env):
+    path = tmp_path_factory.mktemp("policy") / "policy.zip"
+    venv = SamSegVecEnv([lambda: make_env(max_steps=3)])
+    SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=4, batch_size=4, seed=0, device="cpu").save(path)
+    return path
+
+
+def run(policy, out, capsys, *more):
+    evaluation.main(["--policy", str(policy), "--episodes", "6", "--seed", "3", "--out", str(out), *more])
+    return json.loads((out / "results.json").read_text()), capsys.readouterr().out
+
+
+def test_one_table_with_all_players(policy, tmp_path, capsys):
+    results, printed = run(policy, tmp_path, capsys)
+    assert list(results["rows"]) == ["random", "centre", "oracle", "agent"]
+    for row in results["rows"].values():
+        for metric in ("dice", "iou", "precision", "recall", "mae"):
+            assert len(row[metric]) == 3
+            assert all(0 <= value <= 1 for value in row[metric])
+    oracle, centre = results["rows"]["oracle"], results["rows"]["centre"]
+    assert oracle["dice"][0] == centre["dice"][0] == centre["dice"][2]
+    assert oracle["dice"][2] > results["rows"]["random"]["dice"][2]
+    assert results["env"]["split"] == "eval"
+    assert "eval" in results["data"]
+    assert "| oracle |" in printed
+
+
+def test_clicks_and_overlays_are_written(policy, tmp_path, capsys):
+    run(policy, tmp_path, capsys)
+    lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
+    assert len(lines) == 6 * 4
+    assert {len(line["point_coords"]) for line in lines if line["player"] == "centre"} == {1}
+    assert {len(line["point_coords"]) for line in lines if line["player"] == "agent"} == {3}
+    assert len(list((tmp_path / "overlays").glob("*.png"))) == 6
+
+
+def test_the_same_seed_gives_the_same_numbers(policy, tmp_path, capsys):
+    one, _ = run(policy, tmp_path / "one", capsys)
+    two, _ = run(policy, tmp_path / "two", capsys)
+    assert one["rows"] == two["rows"]
+    assert (tmp_path / "one" / "clicks.jsonl").read_text() == (tmp_path / "two" / "clicks.jsonl").read_text()
+
+
+def test_batches_do_not_change_the_numbers(make_env, monkeypatch):
+    def rows(chunk):
+        monkeypatch.setattr(evaluation, "CHUNK", chunk)
+        players = {"oracle": evaluation.oracle_player, "random": evaluation.random_player(0)}
+        return evaluation.evaluate(players, lambda: make_env(split="eval").unwrapped, 5, 0)[0]
+
+    assert np.allclose(rows(2)["oracle"].scores["dice"], rows(5)["oracle"].scores["dice"], atol=1e-3)
+
+
+def test_photographs_in_another_data_set(policy, tmp_path, capsys, photographs):
+    root = photographs / "coco_permissive"
+    results, _ = run(policy, tmp_path, capsys, "--dataset", f"coco:{root}", "--categories", "person")
+    assert results["data"].startswith("coco-val2017")
+
+
+def test_intervals_and_stops():
+    row = evaluation.Row({"dice": np.array([[0.0, 0.5], [1.0, 0.5]])})
+    assert row.mean("dice") == [0.5, 0.5]
+    assert row.interval("dice")[0] == pytest.approx(1.96 * np.std([0, 1], ddof=1) / np.sqrt(2))
+    assert row.interval("dice")[1] == 0
+
+
+def test_a_player_that_stops_keeps_its_mask(make_env):
+    env = make_env(done=True, split="eval").unwrapped
+    stop = env.action_space.n - 1
+
+    def one_click_then_done(envs, observations, turn):
+        return [evaluation.centre_click(e.target) if turn == 0 else stop for e in envs]
+
+    row = evaluation.play(one_click_then_done, [env], [(0, 0), (1, 0)])
+    assert np.array_equal(row.scores["dice"][:, 0], row.scores["dice"][:, -1])
+    assert [len(c) for c in row.clicks] == [1, 1]
