@@ -27,7 +27,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
 from alignsam_sb3.datasets import draw_episode
-from alignsam_sb3.envs.sam_seg import Observation, SamSegEnv, decode_jobs
+from alignsam_sb3.envs.episode import decode_jobs
+from alignsam_sb3.envs.sam_seg import Observation, SamSegEnv
 from alignsam_sb3.pictures import Picture, caption, panel, save_picture
 from alignsam_sb3.policies import load_policy, read_recipe
 
@@ -264,9 +265,8 @@ def main(argv: list[str] | None = None) -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_report(args.out, rows, episodes, env, described)
-    print(
-        f"{args.episodes} episodes on {env.shared.dataset.fingerprint}, seed {args.seed}; mean and 95 % interval after the last click"
-    )
+    data = env.shared.dataset.fingerprint
+    print(f"{args.episodes} episodes on {data}, seed {args.seed}; means after the last click ± 95 % interval")
     print(table(rows))
     print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, overlays/")
 

@@ -1,6 +1,7 @@
 """The grid of clickable cells, and what an action means on an image of a given size."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,15 +50,15 @@ class ClickGrid:
         """Side of a cell in pixels of an image of (height, width)."""
         return max(size) / self.patches
 
+    def _centres(self, extent: int, size: tuple[int, int]) -> list[int]:
+        """Along one axis, the middle pixel of the part of each cell that lies within the image, at most ``extent - 1``."""
+        side = self.patch_size(size)
+        return [min(int((k * side + min((k + 1) * side, extent)) / 2), extent - 1) for k in range(self.patches)]
+
     def click(self, action: int, size: tuple[int, int]) -> Click:
         """The click that an action stands for: the centre of the cell's part within the image, ((x, y), label)."""
         row, column = divmod(action % self.n_cells, self.patches)
-        side = self.patch_size(size)
-        places = [
-            min(int((k * side + min((k + 1) * side, extent)) / 2), extent - 1)
-            for k, extent in ((column, size[1]), (row, size[0]))
-        ]
-        return (places[0], places[1]), int(action < self.n_cells)
+        return (self._centres(size[1], size)[column], self._centres(size[0], size)[row]), int(action < self.n_cells)
 
     def action(self, point: tuple[float, float], label: int, size: tuple[int, int]) -> int:
         """The action whose click is nearest to a point (x, y) in pixels of the image.
@@ -74,11 +75,17 @@ class ClickGrid:
         cell = min(int(y / side), last) * self.patches + min(int(x / side), last)
         return cell if label else self.n_cells + cell
 
+    @lru_cache(maxsize=256)  # noqa: B019 (a grid is a small frozen value)
     def cells_on(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """(n_cells,) True for the cells that overlap an image of (height, width)."""
-        starts = np.arange(self.patches) * self.patch_size(size)
-        inside: NDArray[np.bool_] = (starts[:, None] < size[0]) & (starts[None, :] < size[1])
-        return inside.ravel()
+        """(n_cells,) True for the cells that can be clicked: their centre is a pixel of the image that no other cell has."""
+        side = self.patch_size(size)
+        columns, rows = (
+            np.array([int(centre / side) == k for k, centre in enumerate(self._centres(extent, size))])
+            for extent in (size[1], size[0])
+        )
+        clickable: NDArray[np.bool_] = (rows[:, None] & columns[None, :]).ravel()
+        clickable.setflags(write=False)
+        return clickable
 
     def mask(self, size: tuple[int, int], used: set[int], clicked: bool) -> NDArray[np.int8]:
         """(n_actions,) 1 for the actions that make sense; at least one always does.

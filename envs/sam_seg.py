@@ -1,12 +1,11 @@
 """``SamSeg-v0``: place point prompts for a frozen SAM until its mask covers the target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
+from alignsam_sb3.envs.episode import Answer, Belief, Episode, Job, decode_jobs
 from alignsam_sb3.envs.grid import ClickGrid
 from alignsam_sb3.envs.shared import Shared, share, share_by_name
 from alignsam_sb3.envs.spaces import CompactBox
@@ -15,70 +14,15 @@ from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click
-from alignsam_sb3.datasets import Sample, SegmentationDataset, draw_episode
+from alignsam_sb3.datasets import SegmentationDataset, draw_episode
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, in_frame, triptych
 from alignsam_sb3.rewards import Turn, make_reward
-from alignsam_sb3.segmenters import MaskPrediction, PointPrompts, PromptableSegmenter
+from alignsam_sb3.segmenters import PromptableSegmenter
 
 Observation = dict[str, Any]
 SUCCESS_IOU = 0.8
 LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the segmenter must be asked before a step can be taken: the prompts on one image."""
-
-    embedding: NDArray[np.float32]
-    coords: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    size: tuple[int, int]
-    mask_input: th.Tensor | None
-
-
-@dataclass(frozen=True)
-class Belief:
-    """SAM's answer to the clicks so far.
-
-    :param logits: (4h, 4w) in the frame, None before the first click
-    :param mask: (H, W) bool, in the image
-    :param iou_predicted: SAM's own estimate
-    """
-
-    logits: th.Tensor | None
-    mask: NDArray[np.bool_]
-    iou_predicted: float = 0.0
-
-
-@dataclass
-class Episode:
-    """The state of one episode; a click and the belief after it stand at the same place of their lists."""
-
-    index: int
-    sample: Sample
-    category_id: int
-    truth: NDArray[np.bool_]
-    embedding: NDArray[np.float32]
-    beliefs: list[Belief]
-    clicks: list[Click] = field(default_factory=list)
-    num_steps: int = 0
-    best_dice: float = 0.0
-
-    @property
-    def belief(self) -> Belief:
-        return self.beliefs[-1]
-
-
-def decode_jobs(segmenter: PromptableSegmenter, jobs: list[Job]) -> list[tuple[th.Tensor, float]]:
-    """Answer jobs on different images with one call of the segmenter: best logits (4h, 4w) and predicted IoU of each."""
-    embeddings = th.as_tensor(np.stack([j.embedding for j in jobs]))
-    prompts = PointPrompts(
-        [j.coords for j in jobs], [j.labels for j in jobs], [j.size for j in jobs], [j.mask_input for j in jobs]
-    )
-    prediction: MaskPrediction = segmenter.decode(embeddings, prompts)
-    logits, iou = prediction.best()
-    return list(zip(logits.cpu(), iou.tolist(), strict=True))
 
 
 class SamSegEnv(gym.Env[Observation, int]):
@@ -142,7 +86,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         self.action_space = spaces.Discrete(self.grid.n_actions)  # type: ignore[assignment]
         self.observation_space = self._make_observation_space()
         self.episode: Episode | None = None
-        self._supplied: tuple[th.Tensor, float] | None = None
+        self._supplied: Answer | None = None
         self.copy_constants = True
         """Hand out new arrays at every step, as Gymnasium asks; SamSegVecEnv, which copies itself, turns it off."""
 
@@ -203,13 +147,23 @@ class SamSegEnv(gym.Env[Observation, int]):
         """The action nearest to a person's click at (x, y), in pixels of the current image."""
         return self.grid.action(point, label, self._current().sample.size)
 
+    def _interpret(self, action: int | Click) -> tuple[str, Click | None]:
+        """What an action does now: ``"click"`` (and which), ``"remove"``, ``"done"``, or ``"invalid"`` for a forbidden one."""
+        if isinstance(action, tuple):
+            return "click", action
+        action = int(action)
+        kind = self.grid.kind(action)
+        if not self._mask()[action]:
+            return "invalid", None
+        return kind, self.grid.click(action, self._current().sample.size) if kind == "click" else None
+
     def plan(self, action: int | Click) -> Job | None:
         """What the segmenter must be asked for this action; None where it need not be asked.
 
         A batched caller collects the jobs of many environments, decodes them in one call and hands each its part
         with :meth:`supply` before it steps.
         """
-        click = self._click_of(action)
+        _, click = self._interpret(action)
         if click is None:
             return None
         episode = self._current()
@@ -222,46 +176,38 @@ class SamSegEnv(gym.Env[Observation, int]):
             episode.belief.logits,
         )
 
-    def supply(self, answer: tuple[th.Tensor, float]) -> None:
+    def supply(self, answer: Answer) -> None:
         """Hand over the segmenter's answer to the job that :meth:`plan` described."""
         self._supplied = answer
 
-    def _click_of(self, action: int | Click) -> Click | None:
-        """The click that will be made, None for ``remove``, ``done`` and forbidden actions."""
-        if isinstance(action, tuple):
-            return action
-        action = int(action)
-        if self.grid.kind(action) != "click" or not self._mask()[action]:
-            return None
-        return self.grid.click(action, self._current().sample.size)
-
     def step(self, action: int | Click) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take an action; a click given as ((x, y), label) is made at that very pixel (for baselines and people)."""
-        episode, answer = self._current(), self._supplied
-        self._supplied = None
-        job = self.plan(action)
-        if job is not None and answer is None:
-            answer = decode_jobs(self.segmenter, [job])[0]
-        valid = isinstance(action, tuple) or bool(self._mask()[int(action)])
-        kind = "click" if isinstance(action, tuple) else self.grid.kind(int(action))
-        click, earlier, before = self._click_of(action), tuple(episode.clicks), self.dice
-        if job is not None and answer is not None and click is not None:
-            self._receive(click, answer)
-        elif kind == "remove" and valid:
+        episode, (kind, click) = self._current(), self._interpret(action)
+        earlier, before = tuple(episode.clicks), self.dice
+        if click is not None:
+            self._receive(click, self._supplied or self._ask(action))
+        elif kind == "remove":
             episode.clicks.pop()
             episode.beliefs.pop()
+        self._supplied = None
         episode.num_steps += 1
         after = self.dice
         episode.best_dice = max(episode.best_dice, after)
         turn = Turn(episode.truth, click, earlier, before, after, self.grid.patch_size(episode.sample.size))
-        reward = self._reward(turn) if valid else 0.0
-        terminated = episode.num_steps >= self.max_steps or (kind == "done" and valid)
-        info = self._info() | {"invalid_action": not valid}
+        reward = 0.0 if kind == "invalid" else self._reward(turn)
+        terminated = episode.num_steps >= self.max_steps or kind == "done"
+        info = self._info() | {"invalid_action": kind == "invalid"}
         if terminated:
             info["is_success"] = info["iou"] >= SUCCESS_IOU
         return self._observe(), float(reward), terminated, False, info
 
-    def _receive(self, click: Click, answer: tuple[th.Tensor, float]) -> None:
+    def _ask(self, action: int | Click) -> Answer:
+        """Ask the segmenter alone, where no batched caller has done so."""
+        job = self.plan(action)
+        assert job is not None
+        return decode_jobs(self.segmenter, [job])[0]
+
+    def _receive(self, click: Click, answer: Answer) -> None:
         episode = self._current()
         logits, iou = answer
         mask = (self.segmenter.postprocess(logits, episode.sample.size) > 0).numpy()

@@ -34,8 +34,8 @@ def share(dataset: SegmentationDataset, segmenter: PromptableSegmenter, on_error
     """
     bank = build_bank(dataset, segmenter, on_error=on_error)
     kept = tuple(images[bank.usable[images]] for images in dataset.images_by_category)
-    for name, images in zip(dataset.categories, kept, strict=True):
-        if not len(images):
+    for name, images, before in zip(dataset.categories, kept, dataset.images_by_category, strict=True):
+        if len(before) and not len(images):
             raise UnreadableImageError(f"category {name!r}: none of its images can be read; see {bank.folder / 'bank.json'}")
     return Shared(dataset, segmenter, bank, kept)
 

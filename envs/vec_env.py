@@ -5,7 +5,8 @@ from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
-from alignsam_sb3.envs.sam_seg import SamSegEnv, decode_jobs
+from alignsam_sb3.envs.episode import decode_jobs
+from alignsam_sb3.envs.sam_seg import SamSegEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
@@ -38,7 +39,7 @@ class SamSegVecEnv(DummyVecEnv):
         self._handed_out = False
 
     def step_wait(self) -> VecEnvStepReturn:
-        jobs = [core.plan(_plain(action)) for core, action in zip(self._cores, self.actions, strict=True)]
+        jobs = [core.plan(int(action)) for core, action in zip(self._cores, self.actions, strict=True)]
         asked = [(core, job) for core, job in zip(self._cores, jobs, strict=True) if job is not None]
         if asked:
             answers = decode_jobs(self._cores[0].segmenter, [job for _, job in asked])
@@ -62,7 +63,3 @@ class SamSegVecEnv(DummyVecEnv):
         self._handed_out = True
         copied = {key: value if key in self._constants else deepcopy(value) for key, value in self.buf_obs.items()}
         return dict_to_obs(self.observation_space, copied)
-
-
-def _plain(action: Any) -> int:  # noqa: ANN401 (a numpy scalar or 0-d array)
-    return int(action)

@@ -18,13 +18,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from alignsam_sb3.envs.sam_seg import SamSegEnv
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import alignsam_sb3  # noqa: F401 (registers the environment)
 from alignsam_sb3.datasets import load_dataset
-from alignsam_sb3.envs.sam_seg import SamSegEnv
-from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.features import build_bank
 from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.segmenters import load_segmenter

@@ -1,6 +1,7 @@
 """Fit the embedded tiny SAM on toy scenes with SAM's own recipe, and measure it on scenes never trained on.
 
-python scripts/fit_tiny_sam.py --steps 7000 --seed 0 --out runs/tiny_sam
+python scripts/fit_tiny_sam.py --steps 7000 --seed 0 --out runs/coarse
+python scripts/fit_tiny_sam.py --steps 2500 --seed 1 --init runs/coarse/checkpoint.pt --lr 3e-4 --full-resolution --out runs/fine
 
 Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
 """
@@ -97,8 +98,11 @@ def decode(
 def mask_loss(logits: th.Tensor, truth: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """20 x focal + Dice for each candidate (B, M), and the candidates' true IoU (B, M).
 
-    :param truth: (B, 4h, 4w) coverage in [0, 1]: masks averaged down to the resolution of the logits
+    :param truth: (B, 4h, 4w) coverage in [0, 1], masks averaged down to the resolution of the logits; or (B, S, S) masks of
+        the image's resolution, to which the logits are then enlarged
     """
+    if truth.shape[-1] != logits.shape[-1]:
+        logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
     target = truth[:, None].expand_as(logits)
     prob = logits.sigmoid()
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -122,11 +126,12 @@ def pick(logits: th.Tensor, iou: th.Tensor) -> th.Tensor:
 
 
 def train_step(
-    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int
+    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int, full: bool
 ) -> float:
     """One step: the first click and one random later round carry gradients, those between only move the episode on."""
     embeddings = sam.image_encoder((images - sam.pixel_mean) / sam.pixel_std)[owner]
-    truth = F.avg_pool2d(th.from_numpy(truths).float(), 2)
+    truth = th.from_numpy(truths).float()
+    truth = truth if full else F.avg_pool2d(truth, 2)
     last = int(rng.integers(2, rounds + 1))
     graded = {0, last - 1}
     clicks: list[list[tuple[tuple[int, int], int]]] = [[] for _ in truths]
@@ -158,6 +163,8 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
         optimizer, lambda s: min((s + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(s / args.steps, 1.0)))
     )
     start, spent, checkpoint = 0, 0.0, out / "checkpoint.pt"
+    if args.init and not checkpoint.exists():
+        sam.load_state_dict(th.load(args.init, weights_only=True)["sam"])
     if checkpoint.exists():
         state = th.load(checkpoint, weights_only=True)
         sam.load_state_dict(state["sam"])
@@ -174,7 +181,9 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
         batch = th.from_numpy(np.stack([r[0] for r in rows])).permute(0, 3, 1, 2).float()
         sam.train()
         optimizer.zero_grad()
-        loss = train_step(sam, batch, truths, th.arange(args.batch).repeat_interleave(args.targets), rng, args.rounds)
+        loss = train_step(
+            sam, batch, truths, th.arange(args.batch).repeat_interleave(args.targets), rng, args.rounds, args.full_resolution
+        )
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss} at step {step}: lower --lr; the checkpoint is untouched")
         th.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
@@ -200,6 +209,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="most clicks of a training episode")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
+    parser.add_argument("--full-resolution", action="store_true", help="loss at the image's resolution, not the logits'")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_sam"))
     args = parser.parse_args()

@@ -71,15 +71,16 @@ class SegmentationDataset(Protocol):
 
     @property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
-        """For each category the indices of the images that show it; never empty."""
+        """For each category the indices of the images that show it; at least one category is shown."""
 
 
 def draw_episode(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:
-    """Draw an image and a target, every category being equally likely.
+    """Draw an image and a target, every category that is shown being equally likely.
 
     :param images_by_category: for each category the indices of the images that show it
     :return: (image index, category id)
     """
-    category_id = int(rng.integers(len(images_by_category)))
+    shown = [c for c, images in enumerate(images_by_category) if len(images)]
+    category_id = shown[rng.integers(len(shown))]
     candidates = images_by_category[category_id]
     return int(candidates[rng.integers(len(candidates))]), category_id

@@ -29,7 +29,7 @@ class CocoDataset:
 
     :param root: folder with ``annotations/instances_<split>.json`` and ``images/<split>/`` or ``<split>/``
     :param split: name of a split in that folder, or ``"train"`` or ``"eval"`` for the usual names of either
-    :param categories: names to keep; all that have usable objects by default
+    :param categories: names to keep; all of the file by default, so that its splits number them alike
     :param min_area: objects smaller than this fraction of the image are no targets
     :param max_instances: at most this many objects of a category per image, the largest
     :param max_images: keep the first so many images, in order of their ids
@@ -68,7 +68,7 @@ class CocoDataset:
                 f"{self.annotation_file}: no usable object of {', '.join(empty) or 'any category'}: crowds and objects under "
                 f"{min_area:.1%} of the image are left out ({dict(self.skipped)}); lower min_area or drop the category"
             )
-        self._category_ids = [key for key in wanted if found[key]]
+        self._category_ids = list(wanted)
         self._names = tuple(wanted[key] for key in self._category_ids)
 
     def _find_annotations(self, split: str) -> tuple[Path, str]:

@@ -47,8 +47,7 @@ def _coverage(outline: Outline, centre: NDArray[Any], radius: float, angle: floa
     canvas = np.zeros((size * _SUPERSAMPLING,) * 2, np.uint8)
     cv2.fillPoly(canvas, rings, 255)
     small = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    covered: NDArray[np.float32] = small.astype(np.float32) / 255
-    return covered
+    return np.asarray(small, np.float32) / np.float32(255)
 
 
 def _texture(rng: np.random.Generator, size: int, hue: float, min_saturation: float) -> NDArray[np.float32]:
@@ -77,7 +76,7 @@ def _light_and_noise(rng: np.random.Generator, image: NDArray[np.float32]) -> ND
     light = 1 + rng.uniform(0, 0.5) * (noise_field(rng, size, (1, 2)) - 0.5)
     lit = image * light[..., None] * rng.uniform(0.8, 1.15)
     if rng.random() < 0.5:
-        lit = cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(0.3, 0.9)))
+        lit = np.asarray(cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(0.3, 0.9))))
     noisy = lit + rng.normal(0, rng.uniform(0.0, 0.04), lit.shape)
     out: NDArray[np.uint8] = (np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)
     return out

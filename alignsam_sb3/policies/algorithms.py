@@ -85,7 +85,7 @@ class SamMaskablePPO(_SamAlgorithm, MaskablePPO):
 
     policy_aliases = {**MaskablePPO.policy_aliases, "ImplicitMaskablePolicy": ImplicitMaskablePolicy}
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]],
         state: tuple[np.ndarray[Any, Any], ...] | None = None,

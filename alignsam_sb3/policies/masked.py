@@ -72,4 +72,4 @@ class ImplicitPolicy(MultiInputActorCriticPolicy):
             raise RuntimeError("the action distribution was asked for without an observation to take the mask from")
         logits: th.Tensor = self.action_net(latent_pi)
         masked = logits.masked_fill(~allowed.reshape(logits.shape).bool(), -1e8)
-        return self.action_dist.proba_distribution(action_logits=masked)  # type: ignore[call-arg]
+        return self.action_dist.proba_distribution(action_logits=masked)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from alignsam_sb3.datasets import CocoDataset, SegmentationDataset, UnreadableImageError, load_dataset
+from alignsam_sb3.datasets import CocoDataset, SegmentationDataset, UnreadableImageError, draw_episode, load_dataset
 
 
 def edit(root, split, change):
@@ -16,7 +16,9 @@ def edit(root, split, change):
 def test_reads_polygons_and_rle_and_leaves_out_crowds_and_small_objects(coco_root):
     data = CocoDataset(coco_root, "train")
     assert isinstance(data, SegmentationDataset)
-    assert data.categories == ("cat", "dog")
+    assert data.categories == ("cat", "dog", "crowdy")
+    assert [len(images) for images in data.images_by_category] == [3, 2, 0]
+    assert {draw_episode(data.images_by_category, np.random.default_rng(s))[1] for s in range(20)} == {0, 1}
     assert dict(data.skipped) == {"crowd": 1, "too small": 1}
     sample = data[0]
     assert sample.masks.shape == (2, 60, 90)
@@ -99,7 +101,7 @@ def test_the_fingerprint_changes_with_the_images(coco_root):
 
 def test_real_photographs(photographs):
     data = load_dataset(f"coco:{photographs / 'coco_permissive'}", "eval", categories=["person"])
-    assert len(data) > 5
+    assert len(data) == 4
     for i in range(len(data)):
         sample = data[i]
         assert sample.image.shape[:2] == sample.masks.shape[1:]

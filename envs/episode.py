@@ -1,0 +1,69 @@
+"""The state of one episode, and what the segmenter must be asked to go on."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+
+from alignsam_sb3.clickers import Click
+from alignsam_sb3.datasets import Sample
+from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the segmenter must be asked before a step can be taken: the prompts on one image."""
+
+    embedding: NDArray[np.float32]
+    coords: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    size: tuple[int, int]
+    mask_input: th.Tensor | None
+
+
+@dataclass(frozen=True)
+class Belief:
+    """SAM's answer to the clicks so far.
+
+    :param logits: (4h, 4w) in the frame, None before the first click
+    :param mask: (H, W) bool, in the image
+    :param iou_predicted: SAM's own estimate
+    """
+
+    logits: th.Tensor | None
+    mask: NDArray[np.bool_]
+    iou_predicted: float = 0.0
+
+
+@dataclass
+class Episode:
+    """The state of one episode; a click and the belief after it stand at the same place of their lists."""
+
+    index: int
+    sample: Sample
+    category_id: int
+    truth: NDArray[np.bool_]
+    embedding: NDArray[np.float32]
+    beliefs: list[Belief]
+    clicks: list[Click] = field(default_factory=list)
+    num_steps: int = 0
+    best_dice: float = 0.0
+
+    @property
+    def belief(self) -> Belief:
+        return self.beliefs[-1]
+
+
+Answer = tuple[th.Tensor, float]
+"""Low-resolution logits (4h, 4w) of the candidate that the segmenter prefers, and the IoU that it predicts for it."""
+
+
+def decode_jobs(segmenter: PromptableSegmenter, jobs: list[Job]) -> list[Answer]:
+    """Answer jobs on different images with one call of the segmenter."""
+    embeddings = th.as_tensor(np.stack([j.embedding for j in jobs]))
+    prompts = PointPrompts(
+        [j.coords for j in jobs], [j.labels for j in jobs], [j.size for j in jobs], [j.mask_input for j in jobs]
+    )
+    logits, iou = segmenter.decode(embeddings, prompts).best()
+    return list(zip(logits.cpu(), iou.tolist(), strict=True))
