@@ -1,7 +1,7 @@
 """Fit the embedded tiny SAM on toy scenes with SAM's own recipe, and measure it on scenes never trained on.
 
 python scripts/fit_tiny_sam.py --steps 7000 --seed 0 --out runs/coarse
-python scripts/fit_tiny_sam.py --steps 2500 --seed 1 --init runs/coarse/checkpoint.pt --lr 3e-4 --full-resolution --out runs/fine
+python scripts/fit_tiny_sam.py --steps 2500 --seed 1 --init runs/coarse/checkpoint.pt --lr 3e-4 --fine --out runs/fine
 
 Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
 """
@@ -126,12 +126,12 @@ def pick(logits: th.Tensor, iou: th.Tensor) -> th.Tensor:
 
 
 def train_step(
-    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int, full: bool
+    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int, fine: bool
 ) -> float:
     """One step: the first click and one random later round carry gradients, those between only move the episode on."""
     embeddings = sam.image_encoder((images - sam.pixel_mean) / sam.pixel_std)[owner]
     truth = th.from_numpy(truths).float()
-    truth = truth if full else F.avg_pool2d(truth, 2)
+    truth = truth if fine else F.avg_pool2d(truth, 2)
     last = int(rng.integers(2, rounds + 1))
     graded = {0, last - 1}
     clicks: list[list[tuple[tuple[int, int], int]]] = [[] for _ in truths]
@@ -173,6 +173,7 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
         start, spent = state["step"], state["seconds"]
         print(f"going on from step {start}")
     began, running = time.time(), 0.0
+    owner = th.arange(args.batch).repeat_interleave(args.targets)
     bar = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     for step in bar:
         rng = np.random.default_rng([args.seed, step])
@@ -181,9 +182,7 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
         batch = th.from_numpy(np.stack([r[0] for r in rows])).permute(0, 3, 1, 2).float()
         sam.train()
         optimizer.zero_grad()
-        loss = train_step(
-            sam, batch, truths, th.arange(args.batch).repeat_interleave(args.targets), rng, args.rounds, args.full_resolution
-        )
+        loss = train_step(sam, batch, truths, owner, rng, args.rounds, args.fine)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss} at step {step}: lower --lr; the checkpoint is untouched")
         th.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
@@ -210,7 +209,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
-    parser.add_argument("--full-resolution", action="store_true", help="loss at the image's resolution, not the logits'")
+    parser.add_argument("--fine", action="store_true", help="loss at the image's resolution, not the logits'")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_sam"))
     args = parser.parse_args()
