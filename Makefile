@@ -8,8 +8,8 @@ EPISODES ?= 200
 DATASET ?=
 CATEGORIES ?=
 SEGMENTER ?=
-OUT ?= runs/train
-WHAT = $(if $(DATASET),--dataset $(DATASET)) $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter $(SEGMENTER))
+OUT ?= runs/seed$(SEED)
+WHAT = $(if $(DATASET),--dataset "$(DATASET)") $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter "$(SEGMENTER)")
 
 .PHONY: train test check install clean
 
@@ -22,10 +22,10 @@ install: $(BIN)/.installed
 
 train: install
 	$(BIN)/python scripts/train.py --algo ppo_mask --env SamSeg-v0 --seed $(SEED) -n $(STEPS) --eval-freq -1 \
-		--log-interval 10 --log-folder $(OUT) $(WHAT)
-	@run=$$(ls -td $(OUT)/ppo_mask/SamSeg-v0_*/ | head -1) && \
-	$(BIN)/python -m alignsam_sb3.evaluation --policy $${run}SamSeg-v0.zip --env SamSeg-v0 --episodes $(EPISODES) \
-		--seed $(SEED) --out $${run}evaluation && \
+		--log-interval 10 --log-folder "$(OUT)" $(WHAT)
+	@run=$$(ls -td "$(OUT)"/ppo_mask/SamSeg-v0_*/ | head -1) && \
+	$(BIN)/python -m alignsam_sb3.evaluation --policy "$${run}SamSeg-v0.zip" --env SamSeg-v0 --episodes $(EPISODES) \
+		--seed $(SEED) --out "$${run}evaluation" && \
 	echo "Policy:   $${run}SamSeg-v0.zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
 	echo "Overlays: $${run}evaluation/overlays/"
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -26,10 +26,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
-from alignsam_sb3.datasets import draw_episode
 from alignsam_sb3.envs.episode import decode_jobs
 from alignsam_sb3.envs.sam_seg import Observation, SamSegEnv
-from alignsam_sb3.pictures import Picture, caption, panel, save_picture
+from alignsam_sb3.pictures import Picture, caption, panel, save_picture, stack
 from alignsam_sb3.policies import load_policy, read_recipe
 
 Action = int | Click | None
@@ -37,6 +36,8 @@ Player = Callable[[list[SamSegEnv], list[Observation], int], list[Action]]
 """Given environments, their observations and the number of clicks made, an action for each; None is to leave it as it is."""
 
 CHUNK = 32  # episodes played at a time
+PICTURES = 12  # episodes with an overlay
+SHEET_ROWS = 5  # episodes in episodes.png
 VERSIONED = ("alignsam_sb3", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "segment_anything", "numpy")
 
 
@@ -75,11 +76,13 @@ def oracle_player(envs: list[SamSegEnv], observations: list[Observation], turn: 
 class Row:
     """One player's results.
 
+    :param distinct: how many of the episodes are different (image, category) pairs
     :param scores: for each metric (episodes, clicks), the value after each click
     :param clicks: for each episode the clicks in order
-    :param masks: for each episode the final mask
+    :param masks: the final masks of the first ``PICTURES`` episodes
     """
 
+    distinct: int
     scores: dict[str, NDArray[np.float64]]
     clicks: list[list[Click]] = field(default_factory=list)
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
@@ -90,16 +93,16 @@ class Row:
         return means
 
     def interval(self, metric: str) -> list[float]:
-        """Half the width of the 95 % interval of that mean (normal approximation over episodes)."""
+        """Half the width of the 95 % interval of that mean (normal approximation over distinct episodes)."""
         values = self.scores[metric]
-        half: list[float] = (1.96 * values.std(0, ddof=min(1, len(values) - 1)) / np.sqrt(len(values))).tolist()
+        half: list[float] = (1.96 * values.std(0, ddof=min(1, len(values) - 1)) / np.sqrt(self.distinct)).tolist()
         return half
 
 
 def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]]) -> Row:
     """Let a player play episodes (image index, category id), a batch at a time with one decoder call per turn."""
     turns = envs[0].max_steps
-    row = Row({name: np.zeros((len(episodes), turns)) for name in metrics.METRICS})
+    row = Row(len(set(episodes)), {name: np.zeros((len(episodes), turns)) for name in metrics.METRICS})
     for start in range(0, len(episodes), len(envs)):
         group = episodes[start : start + len(envs)]
         active = envs[: len(group)]
@@ -117,7 +120,7 @@ def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]])
                 for name, metric in metrics.METRICS.items():
                     row.scores[name][start + i, turn] = metric(env.mask, env.target)
         row.clicks += [list(env.clicks) for env in active]
-        row.masks += [env.mask for env in active]
+        row.masks += [env.mask for env in active[: PICTURES - len(row.masks)]]
     return row
 
 
@@ -136,6 +139,17 @@ def _step(envs: list[SamSegEnv], actions: list[Action]) -> dict[int, tuple[Obser
     return results
 
 
+def draw_episodes(
+    images_by_category: Sequence[NDArray[np.int64]], count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Draw (image index, category id), the categories in turn, no image of a category again before all were drawn."""
+    if count < 1:
+        raise ValueError(f"episodes must be at least 1, got {count}")
+    shown = [c for c, images in enumerate(images_by_category) if len(images)]
+    orders = {c: rng.permutation(images_by_category[c]) for c in shown}
+    return [(int(orders[c][(i // len(shown)) % len(orders[c])]), c) for i in range(count) for c in [shown[i % len(shown)]]]
+
+
 def evaluate(
     players: Mapping[str, Player], make_env: Callable[[], SamSegEnv], episodes: int, seed: int
 ) -> tuple[dict[str, Row], list[tuple[int, int]], SamSegEnv]:
@@ -144,11 +158,8 @@ def evaluate(
     :param make_env: makes environments on the evaluation split
     :return: a row per player, the episodes (image index, category id), and an environment to look them up in
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {episodes}")
-    envs = [make_env() for _ in range(min(CHUNK, episodes))]
-    rng = np.random.default_rng(seed)
-    drawn = [draw_episode(envs[0].shared.images_by_category, rng) for _ in range(episodes)]
+    envs = [make_env() for _ in range(min(CHUNK, max(episodes, 1)))]
+    drawn = draw_episodes(envs[0].shared.images_by_category, episodes, np.random.default_rng(seed))
     return {name: play(player, envs, drawn) for name, player in players.items()}, drawn, envs[0]
 
 
@@ -169,9 +180,8 @@ def write_report(
     episodes: list[tuple[int, int]],
     env: SamSegEnv,
     described: Mapping[str, Any],
-    pictures: int = 12,
 ) -> None:
-    """Write ``results.json``, ``table.md``, ``clicks.jsonl`` and overlays to a folder."""
+    """Write ``results.json``, ``table.md``, ``clicks.jsonl``, overlays and the sheet ``episodes.png`` to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     numbers = {
         name: {m: row.mean(m) for m in metrics.METRICS} | {f"{m}_ci95": row.interval(m) for m in metrics.METRICS}
@@ -194,8 +204,10 @@ def write_report(
                     "iou": row.scores["iou"][i].round(4).tolist(),
                 }
                 lines.write(json.dumps(record) + "\n")
-    for i in range(min(pictures, len(episodes))):
-        save_picture(_comparison(i, rows, episodes[i], env), out / "overlays" / f"{i:04d}.png")
+    shown = [_comparison(i, rows, episodes[i], env) for i in range(min(PICTURES, len(episodes)))]
+    for i, picture in enumerate(shown):
+        save_picture(picture, out / "overlays" / f"{i:04d}.png")
+    save_picture(stack(shown[:SHEET_ROWS]), out / "episodes.png")
 
 
 def _comparison(i: int, rows: Mapping[str, Row], episode: tuple[int, int], env: SamSegEnv) -> Picture:
@@ -230,12 +242,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", help="another data set than the policy's own, by spec string")
     parser.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
     parser.add_argument("--categories", nargs="+", help="names to keep")
+    parser.add_argument("--dataset-kwargs", type=json.loads, help="options of the data set, as JSON")
     parser.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
     args = parser.parse_args(argv)
-    settings = {} if args.trust else dict(read_recipe(args.policy)["env"])
+    recipe = read_recipe(args.policy, args.trust)
+    settings = dict(recipe["env"])
     settings |= {key: value for key in ("dataset", "segmenter") if (value := getattr(args, key))}
-    if args.dataset:
-        settings["dataset_kwargs"] = {}
+    if args.dataset or args.dataset_kwargs:
+        settings["dataset_kwargs"] = args.dataset_kwargs or {}
     if args.categories:
         settings["dataset_kwargs"] = {**settings.get("dataset_kwargs", {}), "categories": args.categories}
 
@@ -245,6 +259,12 @@ def main(argv: list[str] | None = None) -> None:
             raise TypeError(f"{args.env} is no SamSeg environment")
         return env
 
+    data = make_env().shared.dataset.fingerprint
+    if data == recipe["trained_on"]:
+        raise SystemExit(
+            f"{args.policy} was trained on these very images ({data}): an evaluation on them says nothing. "
+            "Name another split, or none, with --dataset"
+        )
     model = load_policy(args.policy, DummyVecEnv([make_env]), args.trust)
     players: dict[str, Player] = {
         "random": random_player(args.seed),
@@ -254,9 +274,11 @@ def main(argv: list[str] | None = None) -> None:
     }
     th.manual_seed(args.seed)
     rows, episodes, env = evaluate(players, make_env, args.episodes, args.seed)
+    distinct = len(set(episodes))
     described = {
+        "distinct_episodes": distinct,
         "env": {**settings, "split": "eval"},
-        "data": env.shared.dataset.fingerprint,
+        "data": data,
         "episodes": args.episodes,
         "seed": args.seed,
         "policy": str(args.policy),
@@ -265,10 +287,10 @@ def main(argv: list[str] | None = None) -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_report(args.out, rows, episodes, env, described)
-    data = env.shared.dataset.fingerprint
-    print(f"{args.episodes} episodes on {data}, seed {args.seed}; means after the last click ± 95 % interval")
+    print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
+    print("Means after the last click ± 95 % interval; then Dice after each click")
     print(table(rows))
-    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, overlays/")
+    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError
+from alignsam_sb3.files import removed_on_error, write_json
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters import PromptableSegmenter
 
@@ -90,7 +92,10 @@ def build_bank(
     if folder is None:
         folder = cache_folder() / "banks" / sha256(json.dumps(identity).encode()).hexdigest()[:24]
     if not (folder / "bank.json").is_file():
-        _build(dataset, segmenter, folder, identity, batch_size, on_error)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # another process may be building the same bank
+            if not (folder / "bank.json").is_file():
+                _build(dataset, segmenter, folder, identity, batch_size, on_error)
     bank = FeatureBank(folder, dataset, segmenter)
     skipped = int((~bank.usable).sum())
     if skipped and on_error == "raise":
@@ -115,7 +120,6 @@ def _build(
     batch_size: int,
     on_error: str,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     with _open_unfinished(folder, (len(dataset), *segmenter.embedding_shape), identity) as (embeddings, state):
         errors: list[str] = []
         todo = [i for i in range(len(dataset)) if state[i] != _DONE]
@@ -131,13 +135,15 @@ def _build(
             bar.update(min(batch_size, len(todo) - start))
         bar.close()
     if errors and on_error == "raise":
-        shown = "\n  ".join(errors[:10]) + (f"\n  ... and {len(errors) - 10} more" if len(errors) > 10 else "")
+        listed = folder / "errors.txt"
+        listed.write_text("\n".join(errors) + "\n")
+        shown = "\n  ".join(errors[:10]) + (f"\n  ... all {len(errors)} are in {listed}" if len(errors) > 10 else "")
         raise UnreadableImageError(
             f"{len(errors)} of {len(dataset)} images cannot be used:\n  {shown}\nRepair or drop them, or pass on_error='skip'"
         )
     for part in folder.glob("*.part"):
         part.replace(part.with_suffix(""))
-    _write_json(folder / "bank.json", {**identity, "images": len(dataset), "skipped": errors})
+    write_json(folder / "bank.json", {**identity, "images": len(dataset), "skipped": errors})
 
 
 def _read(
@@ -165,8 +171,9 @@ def _open_unfinished(
     paths = folder / "embeddings.npy.part", folder / "state.npy.part"
     if fresh or not all(p.is_file() for p in paths):
         embeddings = open_memmap(paths[0], "w+", np.float16, shape)
+        _reserve(paths[0])
         state = open_memmap(paths[1], "w+", np.uint8, shape[:1])
-        _write_json(note, wanted)
+        write_json(note, wanted)
     else:
         embeddings, state = (open_memmap(p, "r+") for p in paths)
     try:
@@ -176,7 +183,14 @@ def _open_unfinished(
         state.flush()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".json.part")
-    part.write_text(json.dumps(content, indent=2))
-    part.replace(path)
+def _reserve(path: Path) -> None:
+    """Take the disk space now: writing to a mapped file on a full disk would kill the process."""
+    size = path.stat().st_size
+    try:
+        with removed_on_error(path), path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(
+            f"the bank needs {size / 1e9:.2f} GB in {path.parent}, which cannot be had ({error}): "
+            "free some space, or point ALIGNSAM_CACHE to a larger disk"
+        ) from error

@@ -90,6 +90,13 @@ def caption(picture: Picture, text: str) -> Picture:
     return np.concatenate([strip, picture])
 
 
+def stack(pictures: Sequence[Picture]) -> Picture:
+    """Put pictures of any widths below each other, on white."""
+    width = max(p.shape[1] for p in pictures)
+    padded = [np.pad(p, ((0, 6), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
+    return np.concatenate(padded)
+
+
 def save_picture(picture: Picture, path: Path) -> None:
     """Write a PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

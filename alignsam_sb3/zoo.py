@@ -19,11 +19,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
+from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
-from alignsam_sb3.policies import SamMaskablePPO, SamPPO
+from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe
 
-CONFIGS = Path(__file__).resolve().parents[1] / "hyperparams"
 FILMS_PER_RUN = 4
+OUR_OPTIONS = """Besides the zoo's options, which follow:
+  --dataset SPEC       toy:saliency, toy:semantic, coco:ROOT
+  --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
+  --categories NAME .. categories of the data set to keep
+  --mlflow [URI]       log to MLflow as well
+"""
 OUR_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
 
 
@@ -63,7 +69,8 @@ class SamExperimentManager(ExperimentManager):
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
-        merged = {**(hyperparams.get("env_kwargs") or {}), **given}
+        resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
+        merged = {**(hyperparams.get("env_kwargs") or {}), **resumed, **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
         self.eval_env_kwargs = {**merged, "split": "eval", **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
@@ -81,10 +88,25 @@ class SamExperimentManager(ExperimentManager):
             self.callbacks += self._our_callbacks()
 
     def _our_callbacks(self) -> list[BaseCallback]:
-        env = gym.make(self.env_name.gym_id, render_mode="rgb_array", **self.eval_env_kwargs).unwrapped
-        films = EpisodeFilmCallback(f"{self.save_path}/films", env, self.n_timesteps // FILMS_PER_RUN)  # type: ignore[arg-type]
-        ours: list[BaseCallback] = [SegmentationCallback(), films]
+        ours: list[BaseCallback] = [SegmentationCallback()]
+        try:
+            ours.append(EpisodeFilmCallback(f"{self.save_path}/films", self._film_env(), self.n_timesteps // FILMS_PER_RUN))
+        except FileNotFoundError as error:
+            print(f"No films: there is no evaluation split ({error})")
         return ours if self.mlflow is None else [*ours, MlflowCallback(self.mlflow or None)]
+
+    def _film_env(self) -> SamSegEnv:
+        """An environment on the evaluation split, which must hold other images than the training split."""
+        held_out = gym.make(self.env_name.gym_id, **{**self.eval_env_kwargs, "render_mode": "rgb_array"}).unwrapped
+        training = gym.make(self.env_name.gym_id, **self.env_kwargs).unwrapped
+        assert isinstance(held_out, SamSegEnv)
+        assert isinstance(training, SamSegEnv)
+        if held_out.shared.dataset.fingerprint == training.shared.dataset.fingerprint:
+            raise ValueError(
+                f"training and evaluation would use the same images ({training.shared.dataset.fingerprint}): "
+                "name no split in --dataset, or another one in --eval-env-kwargs"
+            )
+        return held_out
 
     def learn(self, model: BaseAlgorithm) -> None:
         if self.continue_training:
@@ -125,19 +147,21 @@ def install() -> None:
         module.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined]
 
 
-def main(script: str) -> None:
-    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults."""
+def main(script: str, hyperparams: Path) -> None:
+    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults.
+
+    :param hyperparams: folder of the hyperparameter files, ``<algo>.yml``
+    """
     install()
-    sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:])]
+    if {"-h", "--help"} & set(sys.argv):
+        print(OUR_OPTIONS)
+    sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:], hyperparams)]
     getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
 
 
-def _translate(script: str, argv: list[str]) -> list[str]:
+def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
     """Turn ``--dataset``, ``--segmenter`` and ``--categories`` into ``--env-kwargs``, and name our hyperparameter file."""
-    parser = argparse.ArgumentParser(
-        add_help=False,
-        epilog="Besides the zoo's options: --dataset SPEC --segmenter SPEC --categories NAME ... --mlflow [URI]",
-    )
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", default="ppo_mask")
     parser.add_argument("--env", default="SamSeg-v0")
     parser.add_argument("--conf-file", "-conf", "--conf", default=None)
@@ -150,14 +174,17 @@ def _translate(script: str, argv: list[str]) -> list[str]:
     SamExperimentManager.mlflow = known.mlflow
     options = {"dataset": known.dataset, "segmenter": known.segmenter}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
+    if known.categories and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
+        raise SystemExit("--categories is short for dataset_kwargs:{'categories': [...]}: give one or the other")
     if known.categories:
         kwargs.append(f"dataset_kwargs:{ {'categories': known.categories}!r}")
     kwargs += known.env_kwargs
     if script == "enjoy":
         kwargs = ["split:'eval'", *kwargs]
+        rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
     out = ["--algo", known.algo, "--env", known.env, *rest]
     if kwargs:
         out += ["--env-kwargs", *kwargs]
     if script == "train":
-        out += ["--conf-file", known.conf_file or str(CONFIGS / f"{known.algo}.yml")]
+        out += ["--conf-file", known.conf_file or str(hyperparams / f"{known.algo}.yml")]
     return out

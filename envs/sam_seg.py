@@ -1,6 +1,7 @@
 """``SamSeg-v0``: place point prompts for a frozen SAM until its mask covers the target."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import gymnasium as gym
@@ -64,7 +65,11 @@ class SamSegEnv(gym.Env[Observation, int]):
         on_error: str = "raise",
         device: str = "auto",
         render_mode: str | None = None,
+        **unknown: object,
     ) -> None:
+        for name in unknown:
+            known = [key for key in signature(SamSegEnv).parameters if key != "unknown"]
+            raise ValueError(nearest("option of SamSeg-v0", name, known))
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}")
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -81,6 +86,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "patches": patches,
             "remove": remove,
             "done": done,
+            "on_error": on_error,
         }
         """What evaluation needs to make the same task again; plain values, stored with a policy."""
         self.action_space = spaces.Discrete(self.grid.n_actions)  # type: ignore[assignment]
@@ -150,6 +156,7 @@ class SamSegEnv(gym.Env[Observation, int]):
     def _interpret(self, action: int | Click) -> tuple[str, Click | None]:
         """What an action does now: ``"click"`` (and which), ``"remove"``, ``"done"``, or ``"invalid"`` for a forbidden one."""
         if isinstance(action, tuple):
+            self.grid.action(*action, self._current().sample.size)  # refuses points outside the image, and odd labels
             return "click", action
         action = int(action)
         kind = self.grid.kind(action)

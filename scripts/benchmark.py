@@ -41,7 +41,7 @@ class NaiveEnv(gym.Wrapper[Any, Any, Any, Any]):
         core = self.unwrapped
         assert isinstance(core, SamSegEnv)
         assert core.episode is not None
-        core.episode.embedding = core.segmenter.encode([core.episode.sample.image])[0].numpy()  # type: ignore[attr-defined]
+        core.episode.embedding = core.segmenter.encode([core.episode.sample.image])[0].cpu().numpy()  # type: ignore[attr-defined]
         observation["sam_image_embeddings"] = core.episode.embedding
         return observation, info
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets.toy import draw_scene
+from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam
 
 POOL_KEY = 77  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")
@@ -173,6 +174,14 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
         start, spent = state["step"], state["seconds"]
         print(f"going on from step {start}")
     began, running = time.time(), 0.0
+
+    def save(step: int) -> None:
+        state = {"sam": sam.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        part = checkpoint.with_suffix(".part")
+        with removed_on_error(part):
+            th.save({**state, "step": step, "seconds": spent + time.time() - began}, part)
+            part.replace(checkpoint)
+
     owner = th.arange(args.batch).repeat_interleave(args.targets)
     bar = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     for step in bar:
@@ -191,10 +200,7 @@ def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
         running = 0.98 * running + 0.02 * loss if running else loss
         bar.set_postfix(loss=f"{running:.3f}", refresh=False)
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            seconds = spent + time.time() - began
-            state = {"sam": sam.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            th.save({**state, "step": step + 1, "seconds": seconds}, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").replace(checkpoint)
+            save(step + 1)
     return spent + time.time() - began
 
 

@@ -3,7 +3,13 @@
 Takes every option of ``python -m rl_zoo3.train``, and ``--dataset``, ``--segmenter``, ``--categories`` and ``--mlflow``.
 """
 
-from alignsam_sb3.zoo import main
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # for a checkout that is not installed
+
+from alignsam_sb3.zoo import main  # noqa: E402
 
 if __name__ == "__main__":
-    main("train")
+    main("train", ROOT / "hyperparams")

@@ -52,10 +52,19 @@ def test_the_same_seed_gives_the_same_numbers(policy, tmp_path, capsys):
     assert (tmp_path / "one" / "clicks.jsonl").read_text() == (tmp_path / "two" / "clicks.jsonl").read_text()
 
 
+def test_episodes_are_distinct_while_they_last_and_balanced():
+    images = (np.array([3, 4]), np.array([], int), np.array([5, 6, 7]))
+    drawn = evaluation.draw_episodes(images, 6, np.random.default_rng(0))
+    assert [c for _, c in drawn] == [0, 2, 0, 2, 0, 2]
+    assert len(set(drawn)) == 5
+    row = evaluation.Row(5, {"dice": np.arange(6.0)[:, None]})
+    assert row.interval("dice")[0] == pytest.approx(1.96 * np.std(np.arange(6), ddof=1) / np.sqrt(5))
+
+
 def test_batches_do_not_change_the_numbers(make_env, monkeypatch):
     def rows(chunk):
         monkeypatch.setattr(evaluation, "CHUNK", chunk)
-        players = {"oracle": evaluation.oracle_player, "random": evaluation.random_player(0)}
+        players = {"oracle": evaluation.oracle_player}
         return evaluation.evaluate(players, lambda: make_env(split="eval").unwrapped, 5, 0)[0]
 
     assert np.allclose(rows(2)["oracle"].scores["dice"], rows(5)["oracle"].scores["dice"], atol=1e-3)
@@ -68,7 +77,7 @@ def test_photographs_in_another_data_set(policy, tmp_path, capsys, photographs):
 
 
 def test_intervals_and_stops():
-    row = evaluation.Row({"dice": np.array([[0.0, 0.5], [1.0, 0.5]])})
+    row = evaluation.Row(2, {"dice": np.array([[0.0, 0.5], [1.0, 0.5]])})
     assert row.mean("dice") == [0.5, 0.5]
     assert row.interval("dice")[0] == pytest.approx(1.96 * np.std([0, 1], ddof=1) / np.sqrt(2))
     assert row.interval("dice")[1] == 0

@@ -71,3 +71,13 @@ def test_unreadable_images_are_named_together_or_skipped(coco_root, tmp_path, ti
         bank[1]
     with pytest.raises(ValueError, match="did you mean 'skip'"):
         build_bank(data, tiny, tmp_path, on_error="skpi")
+
+
+def test_a_full_disk_is_named_before_anything_is_written(tmp_path, tiny, toy, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"the bank needs 0.00 GB in .*ALIGNSAM_CACHE"):
+        build_bank(toy, tiny, tmp_path)
+    assert not list(tmp_path.glob("*.npy*"))

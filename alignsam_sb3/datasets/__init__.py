@@ -4,6 +4,8 @@ A data set is named by one string everywhere: ``toy:saliency``, ``toy:semantic``
 """
 
 from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_episode
@@ -31,13 +33,14 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
         raise ValueError(
             nearest("kind of data set", kind, DATASETS) + ". Write KIND:WHERE, as in toy:saliency or coco:/data/coco"
         )
-    where, _, own_split = where.partition(":")
-    try:
-        return DATASETS[kind](where, own_split or split, **kwargs)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise ValueError(f"data set {spec!r}: {error}") from error
+    own_split = ""
+    if ":" in where and not Path(where).expanduser().is_dir():
+        where, _, own_split = where.rpartition(":")
+    options = [name for name in signature(DATASETS[kind]).parameters if name not in ("root", "task", "split")]
+    for name in kwargs:
+        if name not in options:
+            raise ValueError(nearest(f"option of a {kind} data set", name, options))
+    return DATASETS[kind](where, own_split or split, **kwargs)
 
 
 __all__ = [

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 import logging
 from collections import Counter, defaultdict
 from functools import cached_property
@@ -41,12 +40,13 @@ class CocoDataset:
         self,
         root: str | Path,
         split: str = "train",
-        categories: list[str] | tuple[str, ...] | None = None,
+        categories: str | list[str] | tuple[str, ...] | None = None,
         min_area: float = 0.01,
         max_instances: int = 5,
         max_images: int | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
+        categories = [categories] if isinstance(categories, str) else categories
         self.min_area, self.max_instances = min_area, max_instances
         self.annotation_file, self.split = self._find_annotations(split)
         self.image_folder = self._find_images()
@@ -56,6 +56,7 @@ class CocoDataset:
             if name not in names:
                 raise ValueError(nearest(f"category in {self.annotation_file.name}", name, names))
         self.skipped: Counter[str] = Counter()
+        self._areas: dict[int, int] = {}
         wanted = {names[name]: name for name in (categories or names)}
         self._objects = self._usable_objects(set(wanted))
         if max_images is not None:
@@ -94,7 +95,7 @@ class CocoDataset:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
                 return COCO(str(self.annotation_file))
-        except (json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise ValueError(
                 f"{self.annotation_file} is not a COCO annotation file ({type(error).__name__}: {error})"
             ) from error
@@ -117,23 +118,33 @@ class CocoDataset:
         return kept
 
     def _unusable(self, annotation: dict[str, Any]) -> str:
+        """Why an annotation cannot be a target; the empty string if it can. Its mask is decoded to find out."""
         if annotation.get("iscrowd"):
             return "crowd"
-        image = self._coco.imgs.get(annotation.get("image_id"))
-        if image is None:
-            return "broken annotation"
         try:
-            area = float(annotation["area"]) if "area" in annotation else float(rle.area(self._encode(annotation)))
+            image = self._coco.imgs[annotation["image_id"]]
+            height, width, _ = int(image["height"]), int(image["width"]), Path(image["file_name"])
+            area = self._area(annotation, height, width)
         except Exception:  # pycocotools raises whatever its parser meets
             return "broken annotation"
-        if not annotation.get("segmentation") or not np.isfinite(area):
-            return "broken annotation"
-        return "too small" if area < self.min_area * image["height"] * image["width"] else ""
+        self._areas[annotation["id"]] = area
+        return "too small" if area < self.min_area * height * width else ""
+
+    def _area(self, annotation: dict[str, Any], height: int, width: int) -> int:
+        """Pixels of the mask; raises if it is empty or does not fit its image."""
+        counts = annotation["segmentation"]["counts"] if isinstance(annotation["segmentation"], dict) else None
+        if isinstance(counts, list) and sum(counts) != height * width:
+            raise ValueError("run lengths do not add up to the image")
+        encoded = self._encode(annotation)
+        area = int(rle.area(encoded))
+        if list(encoded["size"]) != [height, width] or not 0 < area <= height * width:
+            raise ValueError("mask of another size, or empty")
+        return area
 
     def _largest(self, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kept: list[dict[str, Any]] = []
         taken: Counter[int] = Counter()
-        for annotation in sorted(objects, key=lambda o: (-float(o.get("area", 0)), o["id"])):
+        for annotation in sorted(objects, key=lambda o: (-self._areas[o["id"]], o["id"])):
             taken[annotation["category_id"]] += 1
             if taken[annotation["category_id"]] <= self.max_instances:
                 kept.append(annotation)
@@ -152,7 +163,7 @@ class CocoDataset:
         for image_id in self._image_ids:
             info = self._coco.imgs[image_id]
             path = self.image_folder / info["file_name"]
-            stamp = path.stat().st_size if path.is_file() else -1
+            stamp = f"{path.stat().st_size}-{path.stat().st_mtime_ns}" if path.is_file() else "missing"
             digest.update(f"{image_id}|{info['file_name']}|{stamp}|{info['height']}x{info['width']}\n".encode())
         return f"coco-{self.split}-{len(self)}-{digest.hexdigest()[:16]}"
 

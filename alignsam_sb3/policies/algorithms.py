@@ -5,7 +5,7 @@ No training loop of our own: ``train`` and ``collect_rollouts`` are Stable-Basel
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -17,6 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.masked import ImplicitMaskablePolicy, ImplicitPolicy
@@ -37,14 +38,17 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "algorithm": type(self).__name__,
             "policy": self.policy_class.__name__,
             "policy_kwargs": {key: value for key, value in self.policy_kwargs.items() if _is_plain(value)},
-            "env": self._env_settings(),
+            "not_plain": [key for key, value in self.policy_kwargs.items() if not _is_plain(value)],
+            "env": self._from_env("settings", lambda settings: settings, {}),
+            "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
         }
 
-    def _env_settings(self) -> dict[str, Any]:
-        if self.env is None or not self.env.has_attr("settings"):
-            return {}
-        settings: dict[str, Any] = self.env.get_attr("settings")[0]
-        return settings
+    def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
+        """Something of the first environment; without one, what an earlier recipe says."""
+        if self.env is None or not self.env.has_attr(attribute):
+            key = {"settings": "env", "shared": "trained_on"}[attribute]
+            return getattr(self, "recipe", {}).get(key, default)
+        return take(self.env.get_attr(attribute)[0])
 
     def save(
         self,
@@ -59,11 +63,12 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         target = Path(path)
         target = target if target.suffix else target.with_suffix(".zip")
         part = target.with_name(target.name + ".part")
-        super().save(part, exclude, include)
-        part.replace(target)
+        with removed_on_error(part):
+            super().save(part, exclude, include)
+            part.replace(target)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs"]
+        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn"]
 
 
 def _is_plain(value: object) -> bool:
@@ -101,19 +106,16 @@ class SamMaskablePPO(_SamAlgorithm, MaskablePPO):
 ALGORITHMS: dict[str, type[SamPPO] | type[SamMaskablePPO]] = {"SamPPO": SamPPO, "SamMaskablePPO": SamMaskablePPO}
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, trust: bool = False) -> dict[str, Any]:
     """Read how a saved policy was built, without unpickling anything.
 
+    :param trust: accept a policy without a recipe: that of the default environment is returned
     :raises FileNotFoundError: there is no such file
     :raises ValueError: the file is no policy that this package saved
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no policy at {path}")
-    try:
-        with ZipFile(path) as archive:
-            recipe = json.loads(archive.read("data")).get("recipe")
-    except (BadZipFile, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a saved policy ({type(error).__name__}: {error})") from error
+    recipe = _read_data(path).get("recipe")
+    if recipe is None and trust:
+        return {"env": {}, "trained_on": ""}
     if not isinstance(recipe, dict):
         raise ValueError(
             f"{path} was not saved by scripts/train.py and cannot be read without unpickling it: "
@@ -133,9 +135,14 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
     """
     path = Path(path)
     if trust:
-        maskable = MaskablePPO if b"maskable" in _data(path) else PPO
-        return maskable.load(path, env=env)
+        maskable = "maskable" in json.dumps(_read_data(path).get("policy_class")).lower()
+        return (SamMaskablePPO if maskable else SamPPO).load(path, env=env)
     recipe = read_recipe(path)
+    if recipe["not_plain"]:
+        raise ValueError(
+            f"the policy in {path} was built with {', '.join(recipe['not_plain'])}, which cannot be read without unpickling: "
+            "if you trust its origin, pass --trust (trust=True)"
+        )
     if recipe["algorithm"] not in ALGORITHMS:
         raise ValueError(nearest("algorithm", recipe["algorithm"], ALGORITHMS))
     algorithm = ALGORITHMS[recipe["algorithm"]]
@@ -152,6 +159,13 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
     return model
 
 
-def _data(path: Path) -> bytes:
-    with ZipFile(path) as archive:
-        return archive.read("data")
+def _read_data(path: Path) -> dict[str, Any]:
+    """The algorithm's attributes as plain JSON; what was pickled stays an encoded string."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no policy at {path}")
+    try:
+        with ZipFile(path) as archive:
+            data: dict[str, Any] = json.loads(archive.read("data"))
+    except (BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a saved policy ({type(error).__name__}: {error})") from error
+    return data

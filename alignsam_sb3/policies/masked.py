@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from alignsam_sb3.policies.implicit import ImplicitExtractor
+from alignsam_sb3.policies.implicit import ImplicitExtractor, pass_cells_through
 
 
 class ImplicitMaskablePolicy(MaskableMultiInputActorCriticPolicy):
@@ -30,6 +30,10 @@ class ImplicitMaskablePolicy(MaskableMultiInputActorCriticPolicy):
             observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
         )
 
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        pass_cells_through(self.features_extractor, self.action_net)
+
 
 class ImplicitPolicy(MultiInputActorCriticPolicy):
     """The same agent for stock PPO: the mask is taken from the observation, and forbidden actions get no probability."""
@@ -48,6 +52,10 @@ class ImplicitPolicy(MultiInputActorCriticPolicy):
         super().__init__(
             observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
         )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        pass_cells_through(self.features_extractor, self.action_net)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         self._note_mask(obs)

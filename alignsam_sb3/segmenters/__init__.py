@@ -1,6 +1,5 @@
 """Frozen promptable segmenters, named by one string: ``tiny``, ``vit_b:PATH``, ``vit_l:PATH``, ``vit_h:PATH``."""
 
-import pickle
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +18,12 @@ def _load_weights(sam: Sam, path: Path, name: str) -> Sam:
     """Load an upstream state dict strictly, without unpickling anything but tensors."""
     try:
         weights = th.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch raises whatever its unpickler meets
         raise ValueError(f"{path} is no readable checkpoint ({type(error).__name__}: {error}); download it again") from error
-    expected, found = sam.state_dict(), weights if isinstance(weights, dict) else {}
+    expected = sam.state_dict()
+    found = {str(key): value for key, value in weights.items()} if isinstance(weights, dict) else {}
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    other = [k for k in expected.keys() & found.keys() if expected[k].shape != found[k].shape]
+    other = [k for k in expected.keys() & found.keys() if expected[k].shape != getattr(found[k], "shape", None)]
     if missing or extra or other:
         raise ValueError(
             f"{path} is a checkpoint of another architecture than {name!r}: {len(missing)} weights missing "

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.segmenters.encoders import TinyEncoder
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "tiny_sam.safetensors"
@@ -48,8 +49,9 @@ def save_tiny_sam(sam: Sam, config: TinySamConfig, path: Path, notes: dict[str, 
     halves = {k: v.half() if v.is_floating_point() else v for k, v in sam.state_dict().items()}
     halves = {k: v.contiguous().cpu() for k, v in halves.items()}
     part = path.with_suffix(".part")
-    save_file(halves, part, metadata={"config": json.dumps(asdict(config)), **notes})
-    part.replace(path)
+    with removed_on_error(part):
+        save_file(halves, part, metadata={"config": json.dumps(asdict(config)), **notes})
+        part.replace(path)
 
 
 def load_tiny_sam(path: Path = ASSET) -> Sam:
@@ -64,12 +66,11 @@ def load_tiny_sam(path: Path = ASSET) -> Sam:
         with safe_open(path, "pt") as archive:
             described = (archive.metadata() or {})["config"]
             weights = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 (not a dict)
-        stored = json.loads(described)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(described).items()}
+        sam = build_tiny_sam(TinySamConfig(**values))
+        sam.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except Exception as error:
         raise ValueError(
             f"{path} is not a tiny SAM ({type(error).__name__}: {error}): expected what scripts/fit_tiny_sam.py writes"
         ) from error
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    sam = build_tiny_sam(TinySamConfig(**values))
-    sam.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     return sam

@@ -68,23 +68,39 @@ def test_a_category_without_usable_objects_is_an_error_at_start(coco_root, optio
         CocoDataset(coco_root, "train", **options)
 
 
-def test_broken_annotations_are_counted(coco_root, caplog):
-    def spoil(content):
-        content["annotations"][0]["segmentation"] = []
-        content["annotations"][1]["image_id"] = 999
-
-    edit(coco_root, "train2017", spoil)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"segmentation": []},
+        {"segmentation": [[1, 2, 3, 4, 5]]},
+        {"segmentation": [[500, 500, 600, 500, 600, 600]]},
+        {"segmentation": {"counts": [10, 20], "size": [60, 90]}},
+        {"segmentation": {"counts": "05", "size": [6, 9]}},
+        {"segmentation": "nonsense"},
+        {"image_id": 999},
+    ],
+)
+def test_broken_annotations_are_counted(coco_root, caplog, damage):
+    edit(coco_root, "train2017", lambda content: content["annotations"][0].update(damage))
     data = CocoDataset(coco_root, "train")
-    assert data.skipped["broken annotation"] == 2
-    assert "2 broken annotations" in caplog.text
+    assert data.skipped["broken annotation"] == 1
+    assert "1 broken annotations" in caplog.text
+    assert all(data[i].masks.any((1, 2)).all() for i in range(len(data)))
+
+
+@pytest.mark.parametrize("damage", [{"height": None}, {"height": "tall"}, {"file_name": None}])
+def test_images_without_size_or_name_are_left_out(coco_root, damage):
+    edit(coco_root, "train2017", lambda content: content["images"][2].update(damage))
+    assert len(CocoDataset(coco_root, "train")) == 3
 
 
 def test_missing_things_are_named(coco_root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"instances_nosuch\.json"):
         CocoDataset(coco_root, "nosuch")
-    (coco_root / "annotations" / "instances_train2017.json").write_text('{"images": 3}')
-    with pytest.raises(ValueError, match="not a COCO annotation file"):
-        CocoDataset(coco_root, "train")
+    for content in (b'{"images": 3}', b"[1]", b"not json", b"\xff\xd8\xff\xe0 a picture"):
+        (coco_root / "annotations" / "instances_train2017.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"instances_train2017\.json is not a COCO annotation file"):
+            CocoDataset(coco_root, "train")
 
 
 def test_a_missing_image_is_named_when_it_is_read(coco_root):

@@ -72,7 +72,7 @@ def test_a_misspelt_spec_names_the_nearest(spec, message):
 
 
 def test_an_unknown_option_is_named():
-    with pytest.raises(ValueError, match="n_image"):
+    with pytest.raises(ValueError, match="did you mean 'n_images'"):
         load_dataset("toy:saliency", n_image=3)
 
 

@@ -152,8 +152,17 @@ def test_bad_options_name_the_nearest(make_env, options, message):
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(TypeError, match="patchs"):
+    with pytest.raises(ValueError, match="did you mean 'patches'"):
         gym.make("SamSeg-v0", patchs=3)
+
+
+def test_a_click_outside_the_image_is_refused_before_it_counts(make_env):
+    env = make_env().unwrapped
+    env.reset(seed=0)
+    for click in (((500, 5), 1), ((5, 5), 7)):
+        with pytest.raises(ValueError, match=r"outside the image|1 \(foreground\) or 0"):
+            env.step(click)
+    assert env.clicks == []
 
 
 def test_gym_make_vec_works(make_env):

@@ -28,9 +28,10 @@ def new(algorithm, policy, venv, **kwargs):
     return algorithm(policy, venv, n_steps=6, batch_size=4, n_epochs=1, seed=0, device="cpu", **kwargs)
 
 
-def space(channels, side, steps=5):
+def space(channels, side, steps=5, patches=8):
     return spaces.Dict(
         {
+            "action_mask": spaces.MultiBinary(2 * patches**2 + 1),
             "sam_image_embeddings": CompactBox(-np.inf, np.inf, (channels, side, side), np.float32),
             "sam_pred_mask_prob": CompactBox(0, 1, (4 * side, 4 * side), np.float32),
             "num_steps": CompactBox(0, steps, (1,), np.float32),
@@ -50,10 +51,14 @@ def test_it_runs_saves_loads_and_repeats(tmp_path, venv, make_env, algorithm, po
     weights = again.policy.state_dict()
     assert all(th.equal(value, weights[key]) for key, value in model.policy.state_dict().items())
     assert not list(tmp_path.glob("*.part"))
+    trusted = load_policy(tmp_path / "policy.zip", venv, trust=True)
+    assert type(trusted) is algorithm
+    assert np.array_equal(trusted.predict(observation, deterministic=True)[0], expected)
 
 
 @BOTH
-def test_actions_are_masked_in_every_stock_tool(venv, algorithm, policy):
+def test_actions_are_masked_in_evaluate_policy(make_env, algorithm, policy):
+    venv = SamSegVecEnv([lambda: Monitor(make_env(max_steps=3, patches=2))] * 2)  # unmasked, a third would be forbidden
     model = new(algorithm, policy, venv)
     invalid = []
 
@@ -116,6 +121,20 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, venv, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.save(tmp_path / "policy.zip")
     assert (tmp_path / "policy.zip").read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_arguments_that_are_not_plain_need_trust(tmp_path, venv):
+    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs={"activation_fn": th.nn.ReLU}).save(tmp_path / "p.zip")
+    with pytest.raises(ValueError, match="built with activation_fn, which cannot be read without unpickling"):
+        load_policy(tmp_path / "p.zip", venv)
+    assert load_policy(tmp_path / "p.zip", venv, trust=True).policy.activation_fn is th.nn.ReLU
+
+
+def test_a_policy_loaded_without_environment_keeps_its_recipe(tmp_path, venv):
+    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv).save(tmp_path / "a.zip")
+    SamMaskablePPO.load(tmp_path / "a.zip").save(tmp_path / "b.zip")
+    assert read_recipe(tmp_path / "a.zip") == read_recipe(tmp_path / "b.zip")
 
 
 def test_another_process_data_set_loads_it(tmp_path, venv, coco_root, make_env):
@@ -133,15 +152,16 @@ def test_gradients_and_ortho_init_leave_the_segmenter_alone(venv, tiny):
     assert all(th.equal(value, before[key]) for key, value in tiny.sam.state_dict().items())
 
 
-@pytest.mark.parametrize(("channels", "side"), [(256, 64), (96, 16), (8, 4), (32, 9)])
-def test_the_extractor_adapts_to_any_embedding(channels, side):
-    extractor = ImplicitExtractor(space(channels, side), features_dim=32)
+@pytest.mark.parametrize(("channels", "side", "patches"), [(256, 64, 32), (96, 16, 8), (8, 4, 5), (32, 9, 3)])
+def test_the_extractor_adapts_to_any_embedding_and_grid(channels, side, patches):
+    extractor = ImplicitExtractor(space(channels, side, patches=patches), global_dim=32)
     batch = {
+        "action_mask": th.ones(3, 2 * patches**2 + 1),
         "sam_image_embeddings": th.randn(3, channels, side, side),
         "sam_pred_mask_prob": th.rand(3, 4 * side, 4 * side),
         "num_steps": th.tensor([[0.0], [1.0], [5.0]]),
     }
-    assert extractor(batch).shape == (3, 32)
+    assert extractor(batch).shape == (3, extractor.features_dim) == (3, 32 + 2 * patches**2)
 
 
 def test_at_full_size_the_extractor_is_the_documented_network():
@@ -155,8 +175,9 @@ def test_at_full_size_the_extractor_is_the_documented_network():
 
 
 def test_a_samples_features_do_not_depend_on_its_neighbours():
-    extractor = ImplicitExtractor(space(16, 16), features_dim=32)
+    extractor = ImplicitExtractor(space(16, 16), global_dim=32)
     batch = {
+        "action_mask": th.ones(4, 129),
         "sam_image_embeddings": th.randn(4, 16, 16, 16),
         "sam_pred_mask_prob": th.rand(4, 64, 64),
         "num_steps": th.ones(4, 1),
@@ -164,3 +185,25 @@ def test_a_samples_features_do_not_depend_on_its_neighbours():
     alone = extractor({key: value[:1] for key, value in batch.items()})
     for mode in (True, False):
         assert th.allclose(extractor.train(mode)(batch)[0], alone[0], atol=1e-5)
+
+
+def test_a_cells_logit_follows_its_place():
+    """What the cell head says of a cell moves with the embedding, and enters the action logits unmixed."""
+    extractor = ImplicitExtractor(space(16, 16), global_dim=8)
+    embedding = th.zeros(1, 16, 16, 16)
+    embedding[..., 4:6, 4:6] = 3.0  # cell (2, 2) of 8 x 8
+    batch = {"sam_pred_mask_prob": th.full((1, 64, 64), 0.5), "num_steps": th.zeros(1, 1), "action_mask": th.ones(1, 129)}
+    context = th.zeros(1, 8)
+    free = th.ones(1, 1, 8, 8)
+    belief = th.zeros(1, 1, 16, 16)
+    one = extractor.cells(embedding, belief, free, context).reshape(2, 8, 8)
+    moved = extractor.cells(embedding.roll((2, 4), (2, 3)), belief, free, context).reshape(2, 8, 8)
+    assert th.allclose(one.roll((1, 2), (1, 2))[:, 2:6, 3:6], moved[:, 2:6, 3:6], atol=1e-4)
+    assert extractor({**batch, "sam_image_embeddings": embedding}).shape == (1, 8 + 128)
+
+
+def test_training_starts_from_equally_likely_actions(venv):
+    model = new(SamMaskablePPO, "ImplicitMaskablePolicy", venv)
+    observation, _ = model.policy.obs_to_tensor(venv.reset())
+    probabilities = model.policy.get_distribution(observation).distribution.probs
+    assert probabilities.max() < 1.5 / 128

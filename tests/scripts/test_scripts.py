@@ -13,10 +13,10 @@ SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':12}", "device:'cpu'", "max_
 FEW = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1"]
 
 
-def run(*command, cwd=ROOT):
+def run(*command, cwd=ROOT, fails=False):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert bool(done.returncode) == fails, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
 
@@ -47,18 +47,29 @@ def test_resume_goes_on_with_steps_and_schedule(trained):
     logs, _ = trained
     checkpoint = logs / "ppo_mask" / "SamSeg-v0_1" / "rl_model_32_steps.zip"
     said = run(
-        "scripts/train.py", "-n", "96", "-i", checkpoint, "--log-folder", logs / "resumed", "--eval-freq", "-1", "-P",
-        "--log-interval", "1", *SMALL, *FEW,
+        "scripts/train.py", "-n", "96", "-i", checkpoint, "--log-folder", logs / "resumed", "--eval-freq", "32", "-P",
+        "--eval-episodes", "1", "--save-freq", "32", "--log-interval", "1", *FEW,
     )  # fmt: skip
+    assert "'n_images': 12" in said  # the task comes with the policy
     assert "Going on from step 32 to 96" in said
-    assert [int(n) for n in re.findall(r"total_timesteps +\| (\d+)", said)] == [48, 64, 80, 96]
-    rates = [float(r) for r in re.findall(r"learning_rate +\| ([\d.e-]+)", said)]
-    assert rates == pytest.approx([5e-4 * (1 - n / 96) for n in (48, 64, 80)], rel=1e-2)
-    more = subprocess.run(
-        [sys.executable, "scripts/train.py", "-n", "16", "-i", checkpoint, "-f", logs / "no", *SMALL],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert "already seen 32 steps of 16" in more.stderr
+    assert sorted({int(n) for n in re.findall(r"total_timesteps +\| (\d+)", said)}) == [48, 64, 80, 96]
+    rates = sorted({float(r) for r in re.findall(r"learning_rate +\| ([\d.e-]+)", said)}, reverse=True)
+    assert [rate / rates[0] for rate in rates[:3]] == pytest.approx([(96 - n) / 48 for n in (48, 64, 80)], rel=1e-2)
+    again = logs / "resumed" / "ppo_mask" / "SamSeg-v0_1" / "rl_model_96_steps.zip"
+    assert again.stat().st_size < 1.05 * checkpoint.stat().st_size
+    said = run("scripts/train.py", "-n", "112", "-i", again, "-f", logs / "twice", "--eval-freq", "-1", *FEW)
+    assert "Going on from step 96 to 112" in said
+    said = run("scripts/train.py", "-n", "16", "-i", checkpoint, "-f", logs / "no", *FEW, fails=True)
+    assert "already seen 32 steps of 16" in said
+
+
+def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path):
+    said = run("scripts/train.py", "--dataset", "toy:saliency:train", "-n", "16", "-f", tmp_path, *SMALL, fails=True)
+    assert "would use the same images" in said
+    policy = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip"
+    command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--out", tmp_path]
+    said = run(*command, "--dataset", "toy:saliency:train", "--dataset-kwargs", '{"n_images": 12}', fails=True)
+    assert "was trained on these very images" in said
 
 
 def test_enjoy_plays_evaluation_images(trained):
@@ -80,8 +91,13 @@ def test_optimize_samples_ours_and_leaves_no_run_folder(tmp_path):
 def test_the_stock_zoo_command_and_ours_train_ppo(tmp_path):
     stock = ["-m", "rl_zoo3.train", "--algo", "ppo", "--env", "SamSeg-v0", "--gym-packages", "alignsam_sb3"]
     stock += ["--conf-file", "hyperparams/ppo.yml", "--eval-freq", "16", "--eval-episodes", "1"]
-    run(*stock, "-n", "32", "-f", tmp_path / "stock", *SMALL, *FEW)
-    assert (tmp_path / "stock" / "ppo" / "SamSeg-v0_1" / "SamSeg-v0.zip").is_file()
+    without = [option for option in SMALL if not option.startswith("max_steps")]
+    run(*stock, "-n", "32", "-f", tmp_path / "stock", *without, *FEW)
+    policy = tmp_path / "stock" / "ppo" / "SamSeg-v0_1" / "SamSeg-v0.zip"
+    command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--episodes", "2", "--out", tmp_path / "report"]
+    command += ["--dataset-kwargs", '{"n_images": 12}']
+    assert "pass --trust" in run(*command, fails=True)
+    assert "| agent |" in run(*command, "--trust")
     run("scripts/train.py", "--algo", "ppo", "-n", "32", "-f", tmp_path / "ours", "--eval-freq", "-1", *SMALL, *FEW)
     policy = tmp_path / "ours" / "ppo" / "SamSeg-v0_1" / "SamSeg-v0.zip"
     said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--episodes", "3", "--out", tmp_path / "report")

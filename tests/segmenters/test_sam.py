@@ -124,9 +124,20 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     th.save(build_tiny_sam().state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(ValueError, match="another architecture than 'vit_b'"):
         load_segmenter(f"vit_b:{tmp_path / 'tiny.pth'}")
-    (tmp_path / "cut.pth").write_bytes(b"PK nonsense")
-    with pytest.raises(ValueError, match="no readable checkpoint"):
-        load_segmenter(f"vit_b:{tmp_path / 'cut.pth'}")
+    for i, nonsense in enumerate((b"PK nonsense", b"hello, world\n", b"")):
+        (tmp_path / f"cut{i}.pth").write_bytes(nonsense)
+        with pytest.raises(ValueError, match="no readable checkpoint"):
+            load_segmenter(f"vit_b:{tmp_path / f'cut{i}.pth'}")
     (tmp_path / "cut.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="is not a tiny SAM"):
         load_segmenter(f"tiny:{tmp_path / 'cut.safetensors'}")
+
+
+def test_a_real_sams_checkpoint_loads_as_it_is(tmp_path):
+    """ViT-B with random weights in the upstream layout."""
+    from segment_anything import build_sam_vit_b
+
+    th.save(build_sam_vit_b().state_dict(), tmp_path / "sam_vit_b.pth")
+    segmenter = load_segmenter(f"vit_b:{tmp_path / 'sam_vit_b.pth'}", "cpu")
+    assert segmenter.embedding_shape == (256, 64, 64)
+    assert segmenter.img_size == 1024
