@@ -1,5 +1,6 @@
 """``SamSeg-v0``: place point prompts for a frozen SAM until its mask covers the target."""
 
+import logging
 from collections.abc import Mapping
 from inspect import signature
 from typing import Any
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click
-from alignsam_sb3.datasets import SegmentationDataset, draw_episode
+from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, draw_episode
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, in_frame, triptych
 from alignsam_sb3.rewards import Turn, make_reward
 from alignsam_sb3.segmenters import PromptableSegmenter
+
+logger = logging.getLogger(__name__)
 
 Observation = dict[str, Any]
 SUCCESS_IOU = 0.8
@@ -93,6 +96,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         self.observation_space = self._make_observation_space()
         self.episode: Episode | None = None
         self._supplied: Answer | None = None
+        self._unreadable: set[int] = set()
         self.copy_constants = True
         """Hand out new arrays at every step, as Gymnasium asks; SamSegVecEnv, which copies itself, turns it off."""
 
@@ -130,7 +134,10 @@ class SamSegEnv(gym.Env[Observation, int]):
             index, category_id = int(options["image_index"]), int(options["category_id"])
         else:
             index, category_id = draw_episode(self.shared.images_by_category, self.np_random)
-        sample = self.shared.dataset[index]
+        sample = self._read(index)
+        while sample is None:
+            index, category_id = draw_episode(self.shared.images_by_category, self.np_random)
+            sample = self._read(index)
         truth = sample.target(category_id)
         embedding = self.shared.bank[index]
         self.episode = Episode(index, sample, category_id, truth, embedding, [Belief(None, np.zeros(sample.size, bool))])
@@ -138,6 +145,18 @@ class SamSegEnv(gym.Env[Observation, int]):
         side = int(self.observation_space["image"].shape[1])  # type: ignore[index]
         self._image = np.ascontiguousarray(in_frame(sample.image, side).transpose(2, 0, 1))
         return self._observe(), self._info()
+
+    def _read(self, index: int) -> Sample | None:
+        """Read an image; None, and a warning, where it has become unreadable since the bank was built and may be skipped."""
+        try:
+            return self.shared.dataset[index]
+        except UnreadableImageError as error:
+            self._unreadable.add(index)
+            usable = {int(i) for images in self.shared.images_by_category for i in images}
+            if self.settings["on_error"] == "raise" or usable <= self._unreadable:
+                raise
+            logger.warning("image %d is skipped (%d so far): %s", index, len(self._unreadable), error)
+            return None
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(n_actions,) True for the actions that make sense now."""

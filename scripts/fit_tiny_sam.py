@@ -7,7 +7,6 @@ Interrupt it at any time: the same command goes on from the last checkpoint in `
 """
 
 import argparse
-import json
 import math
 import multiprocessing as mp
 import time
@@ -23,11 +22,13 @@ from tqdm import tqdm
 
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets.toy import draw_scene
-from alignsam_sb3.files import removed_on_error
+from alignsam_sb3.files import removed_on_error, write_json
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam
 
 POOL_KEY = 77  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")
 MIN_AREA = 0.01
+Pool = tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]
+"""Images (N, S, S, 3), label maps (N, S, S) and the objects' shapes."""
 
 
 def _scene(job: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[str, ...]]:
@@ -37,8 +38,8 @@ def _scene(job: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uin
     return scene.image, scene.labels, scene.shapes
 
 
-def draw_pool(seed: int, count: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]:
-    """Draw the training scenes once: images (N, S, S, 3), label maps (N, S, S), shape names."""
+def draw_pool(seed: int, count: int, size: int) -> Pool:
+    """Draw the training scenes once."""
     with mp.get_context("spawn").Pool(mp.cpu_count()) as pool:
         jobs = [(seed, i, size) for i in range(count)]
         drawn = list(tqdm(pool.imap(_scene, jobs, chunksize=32), total=count, desc="drawing scenes"))
@@ -155,53 +156,75 @@ def train_step(
     return float(total.detach())
 
 
-def fit(args: argparse.Namespace, sam: Sam, out: Path) -> float:
-    """Train to ``args.steps``; returns the seconds spent, over all sittings."""
-    images, labels, shapes = draw_pool(args.seed, args.scenes, sam.image_encoder.img_size)
-    optimizer = th.optim.AdamW(sam.parameters(), lr=args.lr, weight_decay=0.01)
-    warmup = min(200, args.steps // 10 + 1)
-    schedule = th.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(s / args.steps, 1.0)))
-    )
-    start, spent, checkpoint = 0, 0.0, out / "checkpoint.pt"
-    if args.init and not checkpoint.exists():
-        sam.load_state_dict(th.load(args.init, weights_only=True)["sam"])
-    if checkpoint.exists():
-        state = th.load(checkpoint, weights_only=True)
-        sam.load_state_dict(state["sam"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        start, spent = state["step"], state["seconds"]
-        print(f"going on from step {start}")
-    began, running = time.time(), 0.0
+class Fit:
+    """Model, optimizer and schedule with the checkpoint that they resume from."""
 
-    def save(step: int) -> None:
-        state = {"sam": sam.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        part = checkpoint.with_suffix(".part")
+    def __init__(self, args: argparse.Namespace, sam: Sam) -> None:
+        self.args, self.sam, self.path = args, sam, args.out / "checkpoint.pt"
+        self.optimizer = th.optim.AdamW(sam.parameters(), lr=args.lr, weight_decay=0.01)
+        warmup = min(200, args.steps // 10 + 1)
+        self.schedule = th.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda s: min((s + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(s / args.steps, 1.0)))
+        )
+        self.step, self.spent, self.began = 0, 0.0, time.time()
+        if self.path.exists():
+            state = th.load(self.path, weights_only=True)
+            for name in ("sam", "optimizer", "schedule"):
+                getattr(self, name).load_state_dict(state[name])
+            self.step, self.spent = state["step"], state["seconds"]
+            print(f"going on from step {self.step}")
+        elif args.init:
+            sam.load_state_dict(th.load(args.init, weights_only=True)["sam"])
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all sittings."""
+        return self.spent + time.time() - self.began
+
+    def save(self) -> None:
+        """Write the checkpoint atomically."""
+        state = {name: getattr(self, name).state_dict() for name in ("sam", "optimizer", "schedule")}
+        part = self.path.with_suffix(".part")
         with removed_on_error(part):
-            th.save({**state, "step": step, "seconds": spent + time.time() - began}, part)
-            part.replace(checkpoint)
+            th.save({**state, "step": self.step, "seconds": self.seconds}, part)
+            part.replace(self.path)
 
-    owner = th.arange(args.batch).repeat_interleave(args.targets)
-    bar = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
-    for step in bar:
-        rng = np.random.default_rng([args.seed, step])
+    def run(self) -> None:
+        """Train up to ``args.steps``; an interruption saves first."""
+        pool = draw_pool(self.args.seed, self.args.scenes, self.sam.image_encoder.img_size)
+        self.began = time.time()
+        bar = tqdm(total=self.args.steps, initial=self.step, mininterval=10)
+        try:
+            while self.step < self.args.steps:
+                bar.set_postfix(loss=f"{self.take_step(pool):.3f}", refresh=False)
+                self.step += 1
+                bar.update()
+                if self.step % self.args.save_every == 0 or self.step == self.args.steps:
+                    self.save()
+        except KeyboardInterrupt:
+            self.save()
+            print(f"\ninterrupted; the same command goes on from step {self.step}")
+            raise
+        finally:
+            bar.close()
+
+    def take_step(self, pool: Pool) -> float:
+        """One update on scenes and targets drawn for this step."""
+        images, labels, shapes = pool
+        args, rng = self.args, np.random.default_rng([self.args.seed, self.step])
         rows = [(*augment(rng, images[i], labels[i]), shapes[i]) for i in rng.integers(len(images), size=args.batch)]
         truths = np.stack([draw_target(rng, row[1], row[2]) for row in rows for _ in range(args.targets)])
         batch = th.from_numpy(np.stack([r[0] for r in rows])).permute(0, 3, 1, 2).float()
-        sam.train()
-        optimizer.zero_grad()
-        loss = train_step(sam, batch, truths, owner, rng, args.rounds, args.fine)
+        owner = th.arange(args.batch).repeat_interleave(args.targets)
+        self.sam.train()
+        self.optimizer.zero_grad()
+        loss = train_step(self.sam, batch, truths, owner, rng, args.rounds, args.fine)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss} at step {step}: lower --lr; the checkpoint is untouched")
-        th.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        running = 0.98 * running + 0.02 * loss if running else loss
-        bar.set_postfix(loss=f"{running:.3f}", refresh=False)
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            save(step + 1)
-    return spent + time.time() - began
+            raise FloatingPointError(f"the loss became {loss} at step {self.step}: lower --lr; the checkpoint is untouched")
+        th.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss
 
 
 def main() -> None:
@@ -224,11 +247,12 @@ def main() -> None:
     config = TinySamConfig()
     sam = build_tiny_sam(config)
     print(f"{sum(p.numel() for p in sam.parameters()) / 1e6:.2f} M parameters")
-    seconds = fit(args, sam, args.out)
-    notes = {"steps": str(args.steps), "seed": str(args.seed), "seconds": f"{seconds:.0f}"}
+    fit = Fit(args, sam)
+    fit.run()
+    notes = {"steps": str(args.steps), "seed": str(args.seed), "seconds": f"{fit.seconds:.0f}"}
     save_tiny_sam(sam, config, args.out / "tiny_sam.safetensors", notes)
-    (args.out / "fit.json").write_text(json.dumps({**notes, "args": {k: str(v) for k, v in vars(args).items()}}, indent=2))
-    print(f"wrote {args.out / 'tiny_sam.safetensors'} after {seconds:.0f} s; measure it with scripts/measure_segmenter.py")
+    write_json(args.out / "fit.json", {**notes, "args": {k: str(v) for k, v in vars(args).items()}})
+    print(f"wrote {args.out / 'tiny_sam.safetensors'} after {fit.seconds:.0f} s; measure it with scripts/measure_segmenter.py")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+import torch as th
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -156,6 +157,8 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
             f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; "
             f"evaluate with the same segmenter, patches and number of categories ({error})"
         ) from error
+    if not all(th.isfinite(value).all() for value in model.policy.state_dict().values()):
+        raise ValueError(f"the policy in {path} has NaN or infinite weights: training diverged; take an earlier checkpoint")
     return model
 
 

@@ -7,6 +7,8 @@ from alignsam_sb3.envs.sam_seg import SamSegEnv
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
+from alignsam_sb3.datasets import UnreadableImageError
+
 
 def play(env, seed, steps=10):
     """Random allowed actions; what came back."""
@@ -177,6 +179,18 @@ def test_skipped_images_are_never_drawn(coco_root):
     env = SamSegEnv(f"coco:{coco_root}", "eval", {"categories": ["cat"]}, device="cpu", on_error="skip")
     drawn = {env.reset(seed=s)[1]["image_id"] for s in range(20)}
     assert drawn == {"000.png", "003.png"}
+
+
+def test_an_image_that_vanishes_during_training_is_skipped_and_said(coco_root, caplog):
+    spec = f"coco:{coco_root}"
+    env = SamSegEnv(spec, "train", {"categories": ["cat"]}, device="cpu", on_error="skip")
+    strict = SamSegEnv(spec, "train", {"categories": ["cat"]}, device="cpu")
+    (coco_root / "images" / "train2017" / "001.png").unlink()
+    assert {env.reset(seed=s)[1]["image_id"] for s in range(20)} == {"000.png", "003.png"}
+    assert "is skipped" in caplog.text
+    with pytest.raises(UnreadableImageError, match=r"001\.png: no such file"):
+        for s in range(20):
+            strict.reset(seed=s)
 
 
 def test_photographs_of_any_shape_are_played_in_one_frame(photographs):

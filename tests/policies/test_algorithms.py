@@ -124,6 +124,14 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, venv, monkeypatch):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_nan_weights_are_refused(tmp_path, venv):
+    model = new(SamMaskablePPO, "ImplicitMaskablePolicy", venv)
+    next(model.policy.parameters()).data[0] = float("nan")
+    model.save(tmp_path / "policy.zip")
+    with pytest.raises(ValueError, match="NaN or infinite weights"):
+        load_policy(tmp_path / "policy.zip", venv)
+
+
 def test_arguments_that_are_not_plain_need_trust(tmp_path, venv):
     new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs={"activation_fn": th.nn.ReLU}).save(tmp_path / "p.zip")
     with pytest.raises(ValueError, match="built with activation_fn, which cannot be read without unpickling"):
