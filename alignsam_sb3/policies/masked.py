@@ -13,49 +13,36 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from alignsam_sb3.policies.implicit import ImplicitExtractor, pass_cells_through
 
 
-class ImplicitMaskablePolicy(MaskableMultiInputActorCriticPolicy):
+class _CarriesExtractor:
+    """Makes :class:`ImplicitExtractor` with linear heads the default of an actor-critic policy."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = ImplicitExtractor,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        arch = [] if net_arch is None else net_arch
+        super().__init__(  # type: ignore[call-arg]
+            observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)  # type: ignore[misc]
+        pass_cells_through(self.features_extractor, self.action_net)  # type: ignore[attr-defined]
+
+
+class ImplicitMaskablePolicy(_CarriesExtractor, MaskableMultiInputActorCriticPolicy):
     """The implicit agent for MaskablePPO: ImplicitExtractor with linear heads."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Dict,
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = ImplicitExtractor,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        arch: Any = net_arch if net_arch is not None else []
-        super().__init__(
-            observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
-        )
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)
-        pass_cells_through(self.features_extractor, self.action_net)
-
-
-class ImplicitPolicy(MultiInputActorCriticPolicy):
+class ImplicitPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
     """The same agent for stock PPO: the mask is taken from the observation, and forbidden actions get no probability."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Dict,
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = ImplicitExtractor,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        self._allowed: th.Tensor | None = None
-        arch: Any = net_arch if net_arch is not None else []
-        super().__init__(
-            observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
-        )
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)
-        pass_cells_through(self.features_extractor, self.action_net)
+    _allowed: th.Tensor | None = None
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         self._note_mask(obs)
