@@ -17,7 +17,8 @@ from alignsam_sb3.datasets.shapes import SHAPES, Outline
 from alignsam_sb3.datasets.textures import TEXTURES, noise_field, palette
 from alignsam_sb3.names import nearest
 
-SPLITS = ("train", "eval")
+SCENES = {"train": 2000, "eval": 300}
+SPLITS = tuple(SCENES)
 TASKS = ("semantic", "saliency")
 SCENE_VERSION = 1  # part of the fingerprint: raise it whenever a scene would be drawn differently
 _SUPERSAMPLING = 4
@@ -134,7 +135,7 @@ class ToyScenes:
 
     :param task: ``"semantic"`` or ``"saliency"``
     :param split: ``"train"`` or ``"eval"``; no scene is in both
-    :param n_images: number of scenes
+    :param n_images: number of scenes; by default 2,000 for training and 300 for evaluation
     :param seed: another seed gives other scenes
     :param size: side of the square images in pixels
     :param min_area: objects whose visible part is smaller than this fraction of the image are no targets
@@ -144,7 +145,7 @@ class ToyScenes:
         self,
         task: str = "saliency",
         split: str = "train",
-        n_images: int = 1000,
+        n_images: int | None = None,
         seed: int = 0,
         size: int = 128,
         min_area: float = 0.01,
@@ -153,6 +154,7 @@ class ToyScenes:
             raise ValueError(nearest("toy task", task, TASKS))
         if split not in SPLITS:
             raise ValueError(nearest("split of toy scenes", split, SPLITS))
+        n_images = SCENES[split] if n_images is None else n_images
         if n_images < 1 or size < 32:
             raise ValueError(f"toy scenes need n_images >= 1 and size >= 32, got n_images={n_images}, size={size}")
         self.task, self.split, self.n_images, self.seed, self.size, self.min_area = task, split, n_images, seed, size, min_area
@@ -204,7 +206,7 @@ class ToyScenes:
         return found
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def _cached_scene(task: int, split: int, seed: int, index: int, size: int) -> Scene:
     scene = draw_scene(np.random.default_rng([task, split, seed, index]), size, salient=TASKS[task] == "saliency")
     scene.image.setflags(write=False)

@@ -80,7 +80,7 @@ class ImplicitExtractor(BaseFeaturesExtractor):
         with th.no_grad():
             flat = self.convolutions(th.zeros(1, *embedding.shape)).shape[1]
         self.linear = nn.Sequential(nn.Linear(flat + 1, global_dim), nn.ReLU())
-        self.cells = CellHead(embedding.shape[0], self.patches, global_dim)
+        self.cells = CellHead(embedding.shape[0], self.patches, global_dim + 3)
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
@@ -93,7 +93,8 @@ class ImplicitExtractor(BaseFeaturesExtractor):
         features = self.linear(th.cat([seen, steps], dim=1))
         free = observations["action_mask"].reshape(len(seen), -1)[:, : self.patches**2]
         grid = free.float().reshape(-1, 1, self.patches, self.patches)
-        return th.cat([features, self.cells(weighted, belief, grid, features)], dim=1)
+        context = th.cat([features, belief.mean((2, 3)), belief.amax((2, 3)), steps], dim=1)
+        return th.cat([features, self.cells(weighted, belief, grid, context)], dim=1)
 
 
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:
