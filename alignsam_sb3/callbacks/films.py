@@ -29,7 +29,7 @@ def film_episode(model: Predicts, env: SamSegEnv, seed: int) -> list[Picture]:
     while not done:
         action, _ = model.predict({key: np.asarray(value)[None] for key, value in observation.items()}, deterministic=True)
         observation, _, terminated, truncated, info = env.step(int(action[0]))
-        frames.append(_frame(env, f"after {int(observation['num_steps'][0])} clicks: Dice {info['dice']:.3f}"))
+        frames.append(_frame(env, f"step {int(observation['num_steps'][0])}: Dice {info['dice']:.3f}"))
         done = terminated or truncated
     return frames
 
