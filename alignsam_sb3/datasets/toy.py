@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample
 from alignsam_sb3.datasets.shapes import SHAPES, Outline
@@ -195,7 +196,8 @@ class ToyScenes:
 
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
-        shown = [{category for _, category in self.targets(i)} for i in range(len(self))]
+        bar = tqdm(range(len(self)), desc="drawing scenes", disable=len(self) < 500, leave=False)
+        shown = [{category for _, category in self.targets(i)} for i in bar]
         found = tuple(np.array([i for i, s in enumerate(shown) if c in s], np.int64) for c in range(len(self.categories)))
         empty = [name for name, images in zip(self.categories, found, strict=True) if not len(images)]
         if empty:
