@@ -15,38 +15,52 @@ class CellHead(nn.Module):
     """One pair of logits (positive, negative) for each cell of the click grid, from what lies in and around the cell.
 
     The grid and the embedding cover the same frame, so the same small convolution serves every cell: what was learned about
-    an object at one place holds at all others.
+    an object at one place holds at all others. What the episode has reached so far (the belief in the cell, whether any
+    object is believed in, how many steps are gone) scales and shifts the features, so that the same place can be worth a
+    positive click at first and a negative one later.
 
     :param channels: width of the embedding
     :param patches: cells along each axis
     :param context_dim: width of the vector that describes the whole image
     """
 
+    N_STATE = 5  # belief in the cell, its mean and maximum over the frame, share of steps gone, cell still free
+
     def __init__(self, channels: int, patches: int, context_dim: int, width: int = 64) -> None:
         super().__init__()
         self.patches = patches
-        self.local = nn.Conv2d(channels + 2, width, 3, padding=1)
+        self.local = nn.Conv2d(channels, width, 3, padding=1)
         self.context = nn.Linear(context_dim, width)
-        self.mix = nn.Sequential(nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU())
+        self.norm = nn.GroupNorm(8, width)
+        self.state = nn.Sequential(nn.Conv2d(self.N_STATE, 32, 1), nn.ReLU(), nn.Conv2d(32, 2 * width, 1))
+        self.mix = nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU())
         self.logits = nn.Conv2d(width, 2, 1)
 
-    def forward(self, weighted: th.Tensor, belief: th.Tensor, free: th.Tensor, context: th.Tensor) -> th.Tensor:
+    def forward(
+        self, weighted: th.Tensor, belief: th.Tensor, free: th.Tensor, steps: th.Tensor, context: th.Tensor
+    ) -> th.Tensor:
         """Logits (B, 2 x cells) in the order of the actions.
 
         :param weighted: (B, C, h, w) embedding weighted by the belief
         :param belief: (B, 1, h, w)
         :param free: (B, 1, patches, patches) 1 where a cell can still be clicked
+        :param steps: (B, 1) share of the episode's steps that are gone
         :param context: (B, context_dim)
         """
-        seen = th.cat([weighted, belief], dim=1)
-        size = (self.patches, self.patches)
-        if seen.shape[-1] >= self.patches:
-            seen = F.adaptive_avg_pool2d(seen, size)
-        else:
-            seen = F.interpolate(seen, size, mode="bilinear", align_corners=False)
-        mixed = self.mix(self.local(th.cat([seen, free], dim=1)) + self.context(context)[..., None, None])
-        logits: th.Tensor = self.logits(mixed)
+        here = self._on_grid(belief)
+        whole = th.stack([belief.mean((1, 2, 3)), belief.amax((1, 2, 3)), steps[:, 0]], dim=1)
+        state = th.cat([here, whole[..., None, None].expand(-1, -1, *here.shape[-2:]), free], dim=1)
+        scale, shift = self.state(state).chunk(2, dim=1)
+        seen = self.norm(self.local(self._on_grid(weighted)) + self.context(context)[..., None, None])
+        logits: th.Tensor = self.logits(self.mix(seen * (1 + scale) + shift))
         return logits.flatten(1)
+
+    def _on_grid(self, x: th.Tensor) -> th.Tensor:
+        """Bring a map (B, C, h, w) of the frame to the cells: averaged down, or interpolated where the grid is finer."""
+        size = (self.patches, self.patches)
+        if min(x.shape[-2:]) >= self.patches:
+            return F.adaptive_avg_pool2d(x, size)
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 class ImplicitExtractor(BaseFeaturesExtractor):
@@ -80,7 +94,7 @@ class ImplicitExtractor(BaseFeaturesExtractor):
         with th.no_grad():
             flat = self.convolutions(th.zeros(1, *embedding.shape)).shape[1]
         self.linear = nn.Sequential(nn.Linear(flat + 1, global_dim), nn.ReLU())
-        self.cells = CellHead(embedding.shape[0], self.patches, global_dim + 3)
+        self.cells = CellHead(embedding.shape[0], self.patches, global_dim)
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
@@ -93,8 +107,7 @@ class ImplicitExtractor(BaseFeaturesExtractor):
         features = self.linear(th.cat([seen, steps], dim=1))
         free = observations["action_mask"].reshape(len(seen), -1)[:, : self.patches**2]
         grid = free.float().reshape(-1, 1, self.patches, self.patches)
-        context = th.cat([features, belief.mean((2, 3)), belief.amax((2, 3)), steps], dim=1)
-        return th.cat([features, self.cells(weighted, belief, grid, context)], dim=1)
+        return th.cat([features, self.cells(weighted, belief, grid, steps, features)], dim=1)
 
 
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:

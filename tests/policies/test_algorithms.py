@@ -201,11 +201,11 @@ def test_a_cells_logit_follows_its_place():
     embedding = th.zeros(1, 16, 16, 16)
     embedding[..., 4:6, 4:6] = 3.0  # cell (2, 2) of 8 x 8
     batch = {"sam_pred_mask_prob": th.full((1, 64, 64), 0.5), "num_steps": th.zeros(1, 1), "action_mask": th.ones(1, 129)}
-    context = th.zeros(1, 11)
+    context, steps = th.zeros(1, 8), th.zeros(1, 1)
     free = th.ones(1, 1, 8, 8)
     belief = th.zeros(1, 1, 16, 16)
-    one = extractor.cells(embedding, belief, free, context).reshape(2, 8, 8)
-    moved = extractor.cells(embedding.roll((2, 4), (2, 3)), belief, free, context).reshape(2, 8, 8)
+    one = extractor.cells(embedding, belief, free, steps, context).reshape(2, 8, 8)
+    moved = extractor.cells(embedding.roll((2, 4), (2, 3)), belief, free, steps, context).reshape(2, 8, 8)
     assert th.allclose(one.roll((1, 2), (1, 2))[:, 2:6, 3:6], moved[:, 2:6, 3:6], atol=1e-4)
     assert extractor({**batch, "sam_image_embeddings": embedding}).shape == (1, 8 + 128)
 
