@@ -28,7 +28,7 @@ from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
 from alignsam_sb3.envs.episode import decode_jobs
 from alignsam_sb3.envs.sam_seg import Observation, SamSegEnv
-from alignsam_sb3.pictures import Picture, caption, panel, save_picture, stack
+from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
 from alignsam_sb3.policies import load_policy, read_recipe
 
 Action = int | Click | None
@@ -78,12 +78,14 @@ class Row:
 
     :param distinct: how many of the episodes are different (image, category) pairs
     :param scores: for each metric (episodes, clicks), the value after each click
+    :param image_ids: for each episode the name of its image
     :param clicks: for each episode the clicks in order
     :param masks: the final masks of the first ``PICTURES`` episodes
     """
 
     distinct: int
     scores: dict[str, NDArray[np.float64]]
+    image_ids: list[str] = field(default_factory=list)
     clicks: list[list[Click]] = field(default_factory=list)
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
 
@@ -106,10 +108,12 @@ def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]])
     for start in range(0, len(episodes), len(envs)):
         group = episodes[start : start + len(envs)]
         active = envs[: len(group)]
-        observations = [
-            env.reset(options={"image_index": image, "category_id": category})[0]
+        started = [
+            env.reset(options={"image_index": image, "category_id": category})
             for env, (image, category) in zip(active, group, strict=True)
         ]
+        observations = [observation for observation, _ in started]
+        row.image_ids += [info["image_id"] for _, info in started]
         over = [False] * len(active)
         for turn in range(turns):
             actions = player(active, observations, turn)
@@ -190,13 +194,12 @@ def write_report(
     (out / "results.json").write_text(json.dumps({"rows": numbers, **described}, indent=2))
     (out / "table.md").write_text(table(rows) + "\n")
     with (out / "clicks.jsonl").open("w") as lines:
-        for i, (image, category) in enumerate(episodes):
-            image_id = env.shared.dataset[image].image_id
+        for i, (_, category) in enumerate(episodes):
             for name, row in rows.items():
                 record = {
                     "episode": i,
                     "player": name,
-                    "image_id": image_id,
+                    "image_id": row.image_ids[i],
                     "category": env.shared.dataset.categories[category],
                     "point_coords": [c[0] for c in row.clicks[i]],
                     "point_labels": [c[1] for c in row.clicks[i]],
@@ -213,7 +216,7 @@ def write_report(
 def _comparison(i: int, rows: Mapping[str, Row], episode: tuple[int, int], env: SamSegEnv) -> Picture:
     """Truth and every player's final mask with its clicks, next to each other."""
     sample = env.shared.dataset[episode[0]]
-    panels = [caption(panel(sample.image, sample.target(episode[1]), (), 224, (40, 200, 60)), "truth")]
+    panels = [caption(panel(sample.image, sample.target(episode[1]), (), 224, GREEN), "truth")]
     for name, row in rows.items():
         text = f"{name}: Dice {row.scores['dice'][i, -1]:.3f}"
         panels.append(caption(panel(sample.image, row.masks[i], row.clicks[i], 224), text))

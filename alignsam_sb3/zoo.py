@@ -127,12 +127,11 @@ class SamExperimentManager(ExperimentManager):
         assert env is not None
         env.seed(self.seed + model.num_timesteps)
         model._last_obs = None
-        total, learn = self.n_timesteps, model.learn
+        learn = model.learn
         model.learn = lambda n, **kwargs: learn(left, reset_num_timesteps=False, **kwargs)  # type: ignore[method-assign]
         try:
             super().learn(model)
         finally:
-            self.n_timesteps = total
             del model.learn
 
 
