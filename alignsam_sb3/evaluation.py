@@ -1,9 +1,9 @@
-"""One protocol, one table: the agent beside random clicks, one centre click and the greedy oracle.
+"""One protocol, one table: the agent beside random clicks, CLIP points without learning, one centre click and the oracle.
 
 python -m alignsam_sb3.evaluation --policy X.zip --env SamSeg-v0 --episodes 200 --seed 0 --out results
 
-All players play the same episodes, drawn from the seed on the evaluation split. The agent sees observations only; the centre
-click and the oracle look at the truth, and say what the segmenter could do.
+All players play the same episodes, drawn from the seed on the evaluation split. The agent sees observations only, CLIP points
+the similarity map of the target; the centre click and the oracle look at the truth, and say what the segmenter could do.
 """
 
 import argparse
@@ -27,11 +27,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
 from alignsam_sb3.envs.episode import decode_jobs
-from alignsam_sb3.envs.sam_seg import Observation, SamSegEnv
+from alignsam_sb3.envs.sam_seg import Move, Observation, SamSegEnv
 from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
 from alignsam_sb3.policies import load_policy, read_recipe
+from alignsam_sb3.semantics import similarity_map_to_points, top_point
 
-Action = int | Click | None
+Action = Move | None
 Player = Callable[[list[SamSegEnv], list[Observation], int], list[Action]]
 """Given environments, their observations and the number of clicks made, an action for each; None is to leave it as it is."""
 
@@ -70,6 +71,20 @@ def centre_player(envs: list[SamSegEnv], observations: list[Observation], turn: 
 def oracle_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
     """The centre of the largest error region, any pixel."""
     return [oracle_click(env.target, None if turn == 0 else env.mask) for env in envs]
+
+
+def clip_top_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
+    """One positive click where the language prior sees the target most, and no more."""
+    return [top_point(env.similarity_map, env.image_size) if turn == 0 else None for env in envs]
+
+
+def clip_points_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
+    """CLIP Surgery's own points, positive and negative, all in one step (at least the top one)."""
+    return [_surgery_points(env) if turn == 0 else None for env in envs]
+
+
+def _surgery_points(env: SamSegEnv) -> list[Click]:
+    return similarity_map_to_points(env.similarity_map, env.image_size) or [top_point(env.similarity_map, env.image_size)]
 
 
 @dataclass
@@ -244,13 +259,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--dataset", help="another data set than the policy's own, by spec string")
     parser.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
+    parser.add_argument("--clip", help="another language prior than the policy's own, by spec string")
     parser.add_argument("--categories", nargs="+", help="names to keep")
     parser.add_argument("--dataset-kwargs", type=json.loads, help="options of the data set, as JSON")
     parser.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
     args = parser.parse_args(argv)
     recipe = read_recipe(args.policy, args.trust)
     settings = dict(recipe["env"])
-    settings |= {key: value for key in ("dataset", "segmenter") if (value := getattr(args, key))}
+    settings |= {key: value for key in ("dataset", "segmenter", "clip") if (value := getattr(args, key))}
     if args.dataset or args.dataset_kwargs:
         settings["dataset_kwargs"] = args.dataset_kwargs or {}
     if args.categories:
@@ -271,6 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_policy(args.policy, DummyVecEnv([make_env]), args.trust)
     players: dict[str, Player] = {
         "random": random_player(args.seed),
+        **({"CLIP top": clip_top_player, "CLIP points": clip_points_player} if settings.get("clip") else {}),
         "centre": centre_player,
         "oracle": oracle_player,
         "agent": agent_player(model),

@@ -1,15 +1,16 @@
-"""FeatureBank: what the frozen segmenter says of each image, computed once and kept on disk."""
+"""FeatureBank: what a frozen model says of each image, computed once and kept on disk."""
 
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch as th
 from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from alignsam_sb3.segmenters import PromptableSegmenter
 
 logger = logging.getLogger(__name__)
 
-EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings")
+EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "similarity_maps")
 """Observations that change only with a reset; environments hand them out, and buffers store them, once per episode."""
 
 _DONE, _SKIPPED = 1, 2  # 0: not yet read
@@ -33,29 +34,69 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ALIGNSAM_CACHE", Path.home() / ".cache" / "alignsam_sb3"))
 
 
+class FeatureSource(Protocol):
+    """A frozen model, as a bank sees it: some arrays for each image.
+
+    ``kind`` is the word under which its fingerprint stands in a bank's description.
+    """
+
+    kind: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with weights and preprocessing."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name and shape of each array, for one image."""
+
+    def describe(self, images: Sequence[NDArray[np.uint8]]) -> Mapping[str, th.Tensor]:
+        """The arrays of B images (H_i, W_i, 3) of any sizes, each (B, *shape)."""
+
+
+class SegmenterSource:
+    """The embeddings of a segmenter."""
+
+    kind = "segmenter"
+
+    def __init__(self, segmenter: PromptableSegmenter) -> None:
+        self.segmenter = segmenter
+
+    @property
+    def fingerprint(self) -> str:
+        return self.segmenter.fingerprint
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"embeddings": self.segmenter.embedding_shape}
+
+    def describe(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
+        return {"embeddings": self.segmenter.encode(images)}
+
+
 class FeatureBank:
-    """SAM embeddings of a data set's images, memory-mapped in half precision.
+    """What one model says of a data set's images, memory-mapped in half precision.
 
     :param folder: a finished bank, as :func:`build_bank` leaves it
     :param dataset: the images it must belong to
-    :param segmenter: the model it must belong to
+    :param source: the model it must belong to
     :raises FileNotFoundError: there is no finished bank
     :raises ValueError: it was built for other images or by another model
     """
 
-    def __init__(self, folder: Path, dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> None:
+    def __init__(self, folder: Path, dataset: SegmentationDataset, source: FeatureSource) -> None:
         described = folder / "bank.json"
         if not described.is_file():
             raise FileNotFoundError(f"no finished bank in {folder}: build it with alignsam_sb3.features.build_bank")
         found: dict[str, Any] = json.loads(described.read_text())
-        for key, value in _identity(dataset, segmenter).items():
+        for key, value in _identity(dataset, source).items():
             if found.get(key) != value:
                 raise ValueError(
                     f"the bank in {folder} was built for {key} {found.get(key)!r}, not {value!r}: "
-                    "its embeddings would be wrong. Give another folder or delete this one, and build again"
+                    "what it holds would be wrong. Give another folder or delete this one, and build again"
                 )
         self.folder = folder
-        self._embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in source.shapes}
         self._state = np.load(folder / "state.npy")
 
     def __len__(self) -> int:
@@ -66,21 +107,21 @@ class FeatureBank:
         """(N,) False for the images that could not be read and were skipped."""
         return np.asarray(self._state == _DONE)
 
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
-        """Embedding (C, h, w) of one image."""
+    def __getitem__(self, index: int) -> dict[str, NDArray[np.float32]]:
+        """The arrays of one image."""
         if self._state[index] != _DONE:
             raise IndexError(f"image {index} was skipped when the bank in {self.folder} was built")
-        return np.asarray(self._embeddings[index], np.float32)
+        return {name: np.asarray(array[index], np.float32) for name, array in self._arrays.items()}
 
 
 def build_bank(
     dataset: SegmentationDataset,
-    segmenter: PromptableSegmenter,
+    source: FeatureSource,
     folder: Path | None = None,
     batch_size: int = 16,
     on_error: str = "raise",
 ) -> FeatureBank:
-    """Embed every image, with a progress bar; go on where an interrupted build stopped; open what is already there.
+    """Describe every image, with a progress bar; go on where an interrupted build stopped; open what is already there.
 
     :param folder: where the bank lies; by default a folder of the cache named after both fingerprints
     :param on_error: ``"raise"`` names all images that cannot be read, ``"skip"`` leaves them out and says how many
@@ -88,15 +129,15 @@ def build_bank(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(nearest("on_error", on_error, ("raise", "skip")))
-    identity = _identity(dataset, segmenter)
+    identity = _identity(dataset, source)
     if folder is None:
         folder = cache_folder() / "banks" / sha256(json.dumps(identity).encode()).hexdigest()[:24]
     if not (folder / "bank.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # another process may be building the same bank
             if not (folder / "bank.json").is_file():
-                _build(dataset, segmenter, folder, identity, batch_size, on_error)
-    bank = FeatureBank(folder, dataset, segmenter)
+                _build(dataset, source, folder, identity, batch_size, on_error)
+    bank = FeatureBank(folder, dataset, source)
     skipped = int((~bank.usable).sum())
     if skipped and on_error == "raise":
         raise UnreadableImageError(
@@ -108,29 +149,29 @@ def build_bank(
     return bank
 
 
-def _identity(dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> dict[str, str]:
-    return {"dataset": dataset.fingerprint, "segmenter": segmenter.fingerprint}
+def _identity(dataset: SegmentationDataset, source: FeatureSource) -> dict[str, str]:
+    return {"dataset": dataset.fingerprint, source.kind: source.fingerprint}
 
 
 def _build(
     dataset: SegmentationDataset,
-    segmenter: PromptableSegmenter,
+    source: FeatureSource,
     folder: Path,
     identity: dict[str, str],
     batch_size: int,
     on_error: str,
 ) -> None:
-    with _open_unfinished(folder, (len(dataset), *segmenter.embedding_shape), identity) as (embeddings, state):
+    with _open_unfinished(folder, len(dataset), source.shapes, identity) as (arrays, state):
         errors: list[str] = []
         todo = [i for i in range(len(dataset)) if state[i] != _DONE]
-        bar = tqdm(total=len(dataset), initial=len(dataset) - len(todo), desc="encoding images", disable=len(todo) < 32)
+        bar = tqdm(total=len(dataset), initial=len(dataset) - len(todo), desc=f"{source.kind} bank", disable=len(todo) < 32)
         for start in range(0, len(todo), batch_size):
             rows, samples = _read(dataset, todo[start : start + batch_size], errors, state)
             if samples:
-                encoded = segmenter.encode([s.image for s in samples]).cpu().numpy()
-                if not np.isfinite(encoded).all():
-                    raise FloatingPointError("the segmenter gave NaN or infinite embeddings: its checkpoint is damaged")
-                embeddings[rows] = encoded
+                for name, values in source.describe([s.image for s in samples]).items():
+                    if not th.isfinite(values).all():
+                        raise FloatingPointError(f"the {source.kind} model gave NaN or infinite {name}: a damaged checkpoint?")
+                    arrays[name][rows] = values.cpu().numpy()
                 state[rows] = _DONE
             bar.update(min(batch_size, len(todo) - start))
         bar.close()
@@ -163,24 +204,27 @@ def _read(
 
 @contextmanager
 def _open_unfinished(
-    folder: Path, shape: tuple[int, ...], identity: dict[str, str]
-) -> Iterator[tuple[NDArray[np.float16], NDArray[np.uint8]]]:
+    folder: Path, count: int, shapes: Mapping[str, tuple[int, ...]], identity: dict[str, str]
+) -> Iterator[tuple[dict[str, NDArray[np.float16]], NDArray[np.uint8]]]:
     """The arrays being filled; what an interrupted build left is kept if it belongs to the same images and model."""
-    note, wanted = folder / "unfinished.json", {**identity, "shape": list(shape)}
+    note, wanted = folder / "unfinished.json", {**identity, "shapes": {n: [count, *s] for n, s in shapes.items()}}
     fresh = not note.is_file() or json.loads(note.read_text()) != wanted
-    paths = folder / "embeddings.npy.part", folder / "state.npy.part"
-    if fresh or not all(p.is_file() for p in paths):
-        embeddings = open_memmap(paths[0], "w+", np.float16, shape)
-        _reserve(paths[0])
-        state = open_memmap(paths[1], "w+", np.uint8, shape[:1])
+    paths = {name: folder / f"{name}.npy.part" for name in (*shapes, "state")}
+    if fresh or not all(p.is_file() for p in paths.values()):
+        arrays: dict[str, NDArray[np.float16]] = {}
+        for name, shape in shapes.items():
+            arrays[name] = open_memmap(paths[name], "w+", np.float16, (count, *shape))
+            _reserve(paths[name])
+        state = open_memmap(paths["state"], "w+", np.uint8, (count,))
         write_json(note, wanted)
     else:
-        embeddings, state = (open_memmap(p, "r+") for p in paths)
+        arrays = {name: open_memmap(paths[name], "r+") for name in shapes}
+        state = open_memmap(paths["state"], "r+")
     try:
-        yield embeddings, state
+        yield arrays, state
     finally:
-        embeddings.flush()
-        state.flush()
+        for array in (*arrays.values(), state):
+            array.flush()  # type: ignore[attr-defined]
 
 
 def _reserve(path: Path) -> None:

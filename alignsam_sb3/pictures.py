@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,6 +82,15 @@ def panel(
         grown = cv2.resize(mask.astype(np.uint8), large.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
         large = overlay(large, grown, colour)
     return draw_clicks(large, clicks, factor)
+
+
+def heat(image: Picture, values: NDArray[Any], side: int = 256) -> Picture:
+    """A map (h, w) in [0, 1] of any resolution laid over the whole image: dark blue for 0, yellow for 1."""
+    large, _ = enlarge(image, side)
+    grown = cv2.resize(values.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap((grown.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    out: Picture = (0.4 * large + 0.6 * colours).astype(np.uint8)
+    return out
 
 
 def caption(picture: Picture, text: str) -> Picture:

@@ -25,8 +25,10 @@ from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
-  --dataset SPEC       toy:saliency, toy:semantic, coco:ROOT
+  --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT
   --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
+  --clip SPEC          language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none
+  --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
   --mlflow [URI]       log to MLflow as well
 """
@@ -65,6 +67,8 @@ class SamExperimentManager(ExperimentManager):
     default_vec_env_cls = SamSegVecEnv
     mlflow: str | None = None
     """Tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables."""
+    debug_maps = False
+    """Show belief and similarity maps in the films."""
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         given, self.env_kwargs = self.env_kwargs, {}
@@ -90,7 +94,8 @@ class SamExperimentManager(ExperimentManager):
     def _our_callbacks(self) -> list[BaseCallback]:
         ours: list[BaseCallback] = [SegmentationCallback()]
         try:
-            ours.append(EpisodeFilmCallback(f"{self.save_path}/films", self._film_env(), self.n_timesteps // FILMS_PER_RUN))
+            folder, freq = f"{self.save_path}/films", self.n_timesteps // FILMS_PER_RUN
+            ours.append(EpisodeFilmCallback(folder, self._film_env(), freq, maps=self.debug_maps))
         except FileNotFoundError as error:
             print(f"No films: there is no evaluation split ({error})")
         return ours if self.mlflow is None else [*ours, MlflowCallback(self.mlflow or None)]
@@ -159,20 +164,24 @@ def main(script: str, hyperparams: Path) -> None:
 
 
 def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
-    """Turn ``--dataset``, ``--segmenter`` and ``--categories`` into ``--env-kwargs``, and name our hyperparameter file."""
+    """Turn ``--dataset``, ``--segmenter``, ``--clip`` and ``--categories`` into ``--env-kwargs``; name our hyperparameters."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", default="ppo_mask")
     parser.add_argument("--env", default="SamSeg-v0")
     parser.add_argument("--conf-file", "-conf", "--conf", default=None)
     parser.add_argument("--dataset", default=None)
     parser.add_argument("--segmenter", default=None)
+    parser.add_argument("--clip", default=None)
+    parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
     parser.add_argument("--env-kwargs", nargs="+", default=[])
     known, rest = parser.parse_known_args(argv)
-    SamExperimentManager.mlflow = known.mlflow
+    SamExperimentManager.mlflow, SamExperimentManager.debug_maps = known.mlflow, known.debug_maps
     options = {"dataset": known.dataset, "segmenter": known.segmenter}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
+    if known.clip is not None:
+        kwargs.append(f"clip:{None if known.clip == 'none' else known.clip!r}")
     if known.categories and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
         raise SystemExit("--categories is short for dataset_kwargs:{'categories': [...]}: give one or the other")
     if known.categories:

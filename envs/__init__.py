@@ -1,12 +1,23 @@
 """Gymnasium environments around frozen segmenters; importing this registers them."""
 
+from typing import Any
+
 from gymnasium.envs.registration import register, registry
 
-if "SamSeg-v0" not in registry:
-    register(
-        id="SamSeg-v0",
-        entry_point="alignsam_sb3.envs.sam_seg:SamSegEnv",
-        disable_env_checker=True,  # the checker objects to observations that share arrays within an episode
-    )
+TASKS: dict[str, dict[str, Any]] = {
+    "SamSeg-v0": {},  # explicit: the target is named, and a language prior says where it might be
+    "SamSegImplicit-v0": {"dataset": "toy:saliency", "clip": None},
+    "SamSegCoco-v0": {"clip": "ViT-B-16-quickgelu:openai@512", "patches": 16},  # give dataset and segmenter
+}
+"""One environment with other defaults, each with its own entry in ``hyperparams/``."""
 
-__all__: list[str] = []
+for name, defaults in TASKS.items():
+    if name not in registry:
+        register(
+            id=name,
+            entry_point="alignsam_sb3.envs.sam_seg:SamSegEnv",
+            kwargs=defaults,
+            disable_env_checker=True,  # the checker objects to observations that share arrays within an episode
+        )
+
+__all__ = ["TASKS"]

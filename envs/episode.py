@@ -36,6 +36,20 @@ class Belief:
     iou_predicted: float = 0.0
 
 
+@dataclass(frozen=True)
+class Language:
+    """What the language prior says of an image, for all categories.
+
+    :param maps: (N, g_h, g_w) over the squashed image
+    :param scores: (N,) how much each text is there at all
+    :param framed: (N, h, w) the maps in the segmenter's frame
+    """
+
+    maps: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    framed: NDArray[np.float32]
+
+
 @dataclass
 class Episode:
     """The state of one episode; a click and the belief after it stand at the same place of their lists."""
@@ -49,6 +63,7 @@ class Episode:
     clicks: list[Click] = field(default_factory=list)
     num_steps: int = 0
     best_dice: float = 0.0
+    language: Language | None = None
 
     @property
     def belief(self) -> Belief:

@@ -1,13 +1,13 @@
 """``SamSeg-v0``: place point prompts for a frozen SAM until its mask covers the target."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.episode import Answer, Belief, Episode, Job, decode_jobs
+from alignsam_sb3.envs.episode import Answer, Belief, Episode, Job, Language, decode_jobs
 from alignsam_sb3.envs.grid import ClickGrid
 from alignsam_sb3.envs.shared import Shared, share, share_by_name
 from alignsam_sb3.envs.spaces import CompactBox
@@ -18,13 +18,16 @@ from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, draw_episode
 from alignsam_sb3.names import nearest
-from alignsam_sb3.pictures import Picture, in_frame, triptych
+from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
 from alignsam_sb3.rewards import Turn, make_reward
 from alignsam_sb3.segmenters import PromptableSegmenter
+from alignsam_sb3.semantics import PADDING, ClipSurgery, maps_in_frame
 
 logger = logging.getLogger(__name__)
 
 Observation = dict[str, Any]
+Move = int | Click | list[Click]
+"""An action of the action space, or clicks at pixels."""
 SUCCESS_IOU = 0.8
 LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
 
@@ -34,14 +37,18 @@ class SamSegEnv(gym.Env[Observation, int]):
 
     Observation (Dict): ``image`` (3, S, S) uint8 and ``sam_image_embeddings`` (C, h, w) in the segmenter's frame,
     ``sam_pred_mask_prob`` (4h, 4w) the current belief (0.5 before the first click), ``target_category``, ``num_steps``, and
-    ``action_mask`` (n_actions,), the same as :meth:`action_masks`. The truth is used for rewards only.
+    ``action_mask`` (n_actions,), the same as :meth:`action_masks`. With a language prior also ``similarity_maps``
+    (n_categories, h, w) in [0, 1], where CLIP Surgery sees each category's text, -1 in the padding. The truth is used for
+    rewards only.
 
     An action that the mask forbids changes nothing, uses the step up, and is reported as ``info["invalid_action"]``.
 
-    :param dataset: a spec (``toy:saliency``, ``coco:ROOT``) or a data set
+    :param dataset: a spec (``toy:semantic``, ``coco:ROOT``) or a data set
     :param split: ``"train"`` or ``"eval"``
     :param dataset_kwargs: options of the data set
     :param segmenter: a spec (``tiny``, ``vit_b:PATH``) or a segmenter
+    :param clip: the language prior, a spec (``tiny``, ``ViT-B-16-quickgelu:openai``) or a ClipSurgery; None for none
+    :param prompts: what to ask the prior for a category, where its name does not say it: ``{"disc": "something round"}``
     :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``
     :param max_steps: clicks in an episode
     :param patches: cells along each axis of the grid
@@ -56,10 +63,12 @@ class SamSegEnv(gym.Env[Observation, int]):
 
     def __init__(
         self,
-        dataset: str | SegmentationDataset = "toy:saliency",
+        dataset: str | SegmentationDataset = "toy:semantic",
         split: str = "train",
         dataset_kwargs: Mapping[str, Any] | None = None,
         segmenter: str | PromptableSegmenter = "tiny",
+        clip: str | ClipSurgery | None = "tiny",
+        prompts: Mapping[str, str] | None = None,
         reward: str = "dice_gain",
         max_steps: int = 5,
         patches: int = 8,
@@ -80,11 +89,15 @@ class SamSegEnv(gym.Env[Observation, int]):
         self.render_mode, self.max_steps = render_mode, max_steps
         self.grid = ClickGrid(patches, remove, done)
         self._reward = make_reward(reward)
-        self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error)
+        if prompts and clip is None:
+            raise ValueError("prompts are asked of a language prior, and there is none: give clip, for example clip='tiny'")
+        self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
         self.settings = {
             "dataset": dataset if isinstance(dataset, str) else dataset.fingerprint,
             "dataset_kwargs": dict(dataset_kwargs or {}),
             "segmenter": segmenter if isinstance(segmenter, str) else segmenter.fingerprint,
+            "clip": clip.name if isinstance(clip, ClipSurgery) else clip,
+            "prompts": dict(prompts or {}),
             "max_steps": max_steps,
             "patches": patches,
             "remove": remove,
@@ -103,16 +116,18 @@ class SamSegEnv(gym.Env[Observation, int]):
     def _make_observation_space(self) -> spaces.Dict:
         channels, height, width = self.segmenter.embedding_shape
         side = min(self.segmenter.img_size, LARGEST_IMAGE)
-        return spaces.Dict(
-            {
-                "image": CompactBox(0, 255, (3, side, side), np.uint8),
-                "target_category": spaces.Discrete(len(self.shared.dataset.categories)),
-                "sam_image_embeddings": CompactBox(-np.inf, np.inf, (channels, height, width), np.float32),
-                "sam_pred_mask_prob": CompactBox(0.0, 1.0, (4 * height, 4 * width), np.float32),
-                "num_steps": CompactBox(0.0, float(self.max_steps), (1,), np.float32),
-                "action_mask": spaces.MultiBinary(self.grid.n_actions),
-            }
-        )
+        n_categories = len(self.shared.dataset.categories)
+        described: dict[str, spaces.Space[Any]] = {
+            "image": CompactBox(0, 255, (3, side, side), np.uint8),
+            "target_category": spaces.Discrete(n_categories),
+            "sam_image_embeddings": CompactBox(-np.inf, np.inf, (channels, height, width), np.float32),
+            "sam_pred_mask_prob": CompactBox(0.0, 1.0, (4 * height, 4 * width), np.float32),
+            "num_steps": CompactBox(0.0, float(self.max_steps), (1,), np.float32),
+            "action_mask": spaces.MultiBinary(self.grid.n_actions),
+        }
+        if self.shared.language is not None:
+            described["similarity_maps"] = CompactBox(PADDING, 1.0, (n_categories, height, width), np.float32)
+        return spaces.Dict(described)
 
     @property
     def segmenter(self) -> PromptableSegmenter:
@@ -139,12 +154,24 @@ class SamSegEnv(gym.Env[Observation, int]):
             index, category_id = draw_episode(self.shared.images_by_category, self.np_random)
             sample = self._read(index)
         truth = sample.target(category_id)
-        embedding = self.shared.bank[index]
-        self.episode = Episode(index, sample, category_id, truth, embedding, [Belief(None, np.zeros(sample.size, bool))])
+        embedding = self.shared.bank[index]["embeddings"]
+        nothing = Belief(None, np.zeros(sample.size, bool))
+        self.episode = Episode(
+            index, sample, category_id, truth, embedding, [nothing], language=self._ask_prior(index, sample)
+        )
         self._supplied = None
         side = int(self.observation_space["image"].shape[1])  # type: ignore[index]
         self._image = np.ascontiguousarray(in_frame(sample.image, side).transpose(2, 0, 1))
         return self._observe(), self._info()
+
+    def _ask_prior(self, index: int, sample: Sample) -> Language | None:
+        """What the prior says of an image, also brought to the frame."""
+        if self.shared.language is None:
+            return None
+        found = self.shared.language[index]
+        grid = self.segmenter.embedding_shape[1:]
+        framed = maps_in_frame(found["similarity_maps"], sample.size, self.segmenter.img_size, grid)
+        return Language(found["similarity_maps"], found["scores"], framed)
 
     def _read(self, index: int) -> Sample | None:
         """Read an image; None, and a warning, where it has become unreadable since the bank was built and may be skipped."""
@@ -172,28 +199,31 @@ class SamSegEnv(gym.Env[Observation, int]):
         """The action nearest to a person's click at (x, y), in pixels of the current image."""
         return self.grid.action(point, label, self._current().sample.size)
 
-    def _interpret(self, action: int | Click) -> tuple[str, Click | None]:
-        """What an action does now: ``"click"`` (and which), ``"remove"``, ``"done"``, or ``"invalid"`` for a forbidden one."""
-        if isinstance(action, tuple):
-            self.grid.action(*action, self._current().sample.size)  # refuses points outside the image, and odd labels
-            return "click", action
+    def _interpret(self, action: Move) -> tuple[str, list[Click]]:
+        """What an action does now: ``"click"`` (and where), ``"remove"``, ``"done"``, or ``"invalid"`` for a forbidden one."""
+        size = self._current().sample.size
+        if isinstance(action, tuple | list):
+            clicks = [action] if isinstance(action, tuple) else list(action)
+            for click in clicks:
+                self.grid.action(*click, size)  # refuses points outside the image, and odd labels
+            return "click", clicks
         action = int(action)
         kind = self.grid.kind(action)
         if not self._mask()[action]:
-            return "invalid", None
-        return kind, self.grid.click(action, self._current().sample.size) if kind == "click" else None
+            return "invalid", []
+        return kind, [self.grid.click(action, size)] if kind == "click" else []
 
-    def plan(self, action: int | Click) -> Job | None:
+    def plan(self, action: Move) -> Job | None:
         """What the segmenter must be asked for this action; None where it need not be asked.
 
         A batched caller collects the jobs of many environments, decodes them in one call and hands each its part
         with :meth:`supply` before it steps.
         """
-        _, click = self._interpret(action)
-        if click is None:
+        _, new = self._interpret(action)
+        if not new:
             return None
         episode = self._current()
-        clicks = [*episode.clicks, click]
+        clicks = [*episode.clicks, *new]
         return Job(
             episode.embedding,
             np.array([c[0] for c in clicks], np.float32),
@@ -206,12 +236,15 @@ class SamSegEnv(gym.Env[Observation, int]):
         """Hand over the segmenter's answer to the job that :meth:`plan` described."""
         self._supplied = answer
 
-    def step(self, action: int | Click) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take an action; a click given as ((x, y), label) is made at that very pixel (for baselines and people)."""
-        episode, (kind, click) = self._current(), self._interpret(action)
-        earlier, before = tuple(episode.clicks), self.dice
-        if click is not None:
-            self._receive(click, self._supplied or self._ask(action))
+    def step(self, action: Move) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take an action.
+
+        A click given as ((x, y), label) is made at that very pixel, a list of clicks in one step (for baselines and people).
+        """
+        episode, (kind, clicks) = self._current(), self._interpret(action)
+        before = self.dice
+        if clicks:
+            self._receive(clicks, self._supplied or self._ask(action))
         elif kind == "remove":
             episode.clicks.pop()
             episode.beliefs.pop()
@@ -219,6 +252,8 @@ class SamSegEnv(gym.Env[Observation, int]):
         episode.num_steps += 1
         after = self.dice
         episode.best_dice = max(episode.best_dice, after)
+        click = clicks[-1] if clicks else None
+        earlier = tuple(episode.clicks[:-1] if clicks else episode.clicks)
         turn = Turn(episode.truth, click, earlier, before, after, self.grid.patch_size(episode.sample.size))
         reward = 0.0 if kind == "invalid" else self._reward(turn)
         terminated = episode.num_steps >= self.max_steps or kind == "done"
@@ -227,18 +262,18 @@ class SamSegEnv(gym.Env[Observation, int]):
             info["is_success"] = info["iou"] >= SUCCESS_IOU
         return self._observe(), float(reward), terminated, False, info
 
-    def _ask(self, action: int | Click) -> Answer:
+    def _ask(self, action: Move) -> Answer:
         """Ask the segmenter alone, where no batched caller has done so."""
         job = self.plan(action)
         assert job is not None
         return decode_jobs(self.segmenter, [job])[0]
 
-    def _receive(self, click: Click, answer: Answer) -> None:
+    def _receive(self, clicks: Sequence[Click], answer: Answer) -> None:
         episode = self._current()
         logits, iou = answer
         mask = (self.segmenter.postprocess(logits, episode.sample.size) > 0).numpy()
-        episode.clicks.append(click)
-        episode.beliefs.append(Belief(logits, mask, iou))
+        episode.clicks += clicks
+        episode.beliefs += [Belief(logits, mask, iou)] * len(clicks)
 
     @property
     def target(self) -> NDArray[np.bool_]:
@@ -251,9 +286,23 @@ class SamSegEnv(gym.Env[Observation, int]):
         return self._current().belief.mask
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the current image in pixels."""
+        return self._current().sample.size
+
+    @property
     def clicks(self) -> list[Click]:
         """The clicks so far."""
         return self._current().clicks
+
+    @property
+    def similarity_map(self) -> NDArray[np.float32]:
+        """Where the prior sees the target's text, (g_h, g_w) in [0, 1] over the image squashed to CLIP's grid."""
+        language = self._current().language
+        if language is None:
+            raise RuntimeError("this environment has no language prior: make it with clip='tiny'")
+        wanted: NDArray[np.float32] = language.maps[self._current().category_id]
+        return wanted
 
     @property
     def dice(self) -> float:
@@ -266,19 +315,24 @@ class SamSegEnv(gym.Env[Observation, int]):
         shape = self.observation_space["sam_pred_mask_prob"].shape  # type: ignore[index]
         logits = episode.belief.logits
         prob = np.full(shape, 0.5, np.float32) if logits is None else logits.sigmoid().numpy()
-        return {
-            "image": self._image.copy() if self.copy_constants else self._image,
+        observation = {
+            "image": self._image,
             "target_category": np.int64(episode.category_id),
-            "sam_image_embeddings": episode.embedding.copy() if self.copy_constants else episode.embedding,
+            "sam_image_embeddings": episode.embedding,
             "sam_pred_mask_prob": prob,
             "num_steps": np.array([episode.num_steps], np.float32),
             "action_mask": self._mask(),
         }
+        if episode.language is not None:
+            observation["similarity_maps"] = episode.language.framed
+        return {k: v.copy() for k, v in observation.items()} if self.copy_constants else observation
 
     def _info(self) -> dict[str, Any]:
         episode = self._current()
         mask = episode.belief.mask
-        return {
+        language = episode.language
+        said = {} if language is None else {"clip_score": float(language.scores[episode.category_id])}
+        return said | {
             "image_id": episode.sample.image_id,
             "category": self.shared.dataset.categories[episode.category_id],
             "point_coords": [c[0] for c in episode.clicks],
@@ -298,6 +352,18 @@ class SamSegEnv(gym.Env[Observation, int]):
         episode = self._current()
         return triptych(episode.sample.image, episode.truth, episode.belief.mask, episode.clicks)
 
+    def render_maps(self) -> Picture:
+        """What the agent is told, over the photo: belief, and where there is a prior, the target's similarity map."""
+        episode = self._current()
+        logits = episode.belief.logits
+        size = episode.sample.size
+        belief = np.full(size, 0.5) if logits is None else self.segmenter.postprocess(logits, size).sigmoid().numpy()
+        maps = [caption(heat(episode.sample.image, belief), "belief")]
+        if episode.language is not None:
+            said = f"{self.shared.texts[episode.category_id]}: {episode.language.scores[episode.category_id]:.2f}"
+            maps.append(caption(heat(episode.sample.image, self.similarity_map), said))
+        return np.concatenate(maps, axis=1)
+
 
 def _open(
     dataset: str | SegmentationDataset,
@@ -306,9 +372,11 @@ def _open(
     segmenter: str | PromptableSegmenter,
     device: str,
     on_error: str,
+    clip: str | ClipSurgery | None,
+    prompts: Mapping[str, str] | None,
 ) -> Shared:
-    if isinstance(dataset, str) and isinstance(segmenter, str):
-        return share_by_name(dataset, split, dataset_kwargs, segmenter, device, on_error)
-    if isinstance(dataset, str) or isinstance(segmenter, str):
-        raise TypeError("give both dataset and segmenter as spec strings, or both as objects")
-    return share(dataset, segmenter, on_error)
+    if isinstance(dataset, str) and isinstance(segmenter, str) and not isinstance(clip, ClipSurgery):
+        return share_by_name(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
+    if isinstance(dataset, str) or isinstance(segmenter, str) or isinstance(clip, str):
+        raise TypeError("give dataset, segmenter and clip all as spec strings, or all as objects")
+    return share(dataset, segmenter, on_error, clip, prompts)

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import alignsam_sb3  # noqa: F401 (registers the environment)
 from alignsam_sb3.datasets import load_dataset
-from alignsam_sb3.features import build_bank
+from alignsam_sb3.features import SegmenterSource, build_bank
 from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.segmenters import load_segmenter
 
@@ -106,7 +106,7 @@ def measure_bank(options: dict[str, Any]) -> float:
         _ = dataset[index]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        build_bank(dataset, segmenter, Path(folder))
+        build_bank(dataset, SegmenterSource(segmenter), Path(folder))
         return len(dataset) / (time.perf_counter() - began)
 
 

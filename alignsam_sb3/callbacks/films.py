@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.pictures import Picture, caption, save_picture
 
-NOT_TEXT = ("stdout", "log", "json", "csv")
+NOT_TEXT = ("stdout", "log", "json", "csv")  # outputs that cannot take a picture
 
 
 class Predicts(Protocol):
@@ -21,24 +21,28 @@ class Predicts(Protocol):
     def predict(self, observation: Any, *, deterministic: bool = False) -> tuple[Any, Any]: ...  # noqa: ANN401
 
 
-def film_episode(model: Predicts, env: SamSegEnv, seed: int) -> list[Picture]:
-    """Play one episode and take a picture (photo | truth | prediction with clicks) before and after each step."""
+def film_episode(model: Predicts, env: SamSegEnv, seed: int, maps: bool = False) -> list[Picture]:
+    """Play one episode and take a picture (photo | truth | prediction with clicks) before and after each step.
+
+    :param maps: show what the agent is told, too: belief and similarity map
+    """
     observation, info = env.reset(seed=seed)
-    frames = [_frame(env, f"{info['category']}: before the first click")]
+    frames = [_frame(env, f"{info['category']}: before the first click", maps)]
     done = False
     while not done:
         action, _ = model.predict({key: np.asarray(value)[None] for key, value in observation.items()}, deterministic=True)
         observation, _, terminated, truncated, info = env.step(int(action[0]))
-        frames.append(_frame(env, f"step {int(observation['num_steps'][0])}: Dice {info['dice']:.3f}"))
+        frames.append(_frame(env, f"step {int(observation['num_steps'][0])}: Dice {info['dice']:.3f}", maps))
         done = terminated or truncated
     return frames
 
 
-def _frame(env: SamSegEnv, text: str) -> Picture:
+def _frame(env: SamSegEnv, text: str, maps: bool) -> Picture:
     picture = env.render()
     if picture is None:
         raise ValueError("films need an environment with render_mode='rgb_array'")
-    return caption(picture, text)
+    framed = caption(picture, text)
+    return np.concatenate([framed, env.render_maps()], axis=1) if maps else framed
 
 
 def encode_film(frames: list[Picture], seconds_per_frame: float = 0.8) -> bytes:
@@ -68,10 +72,12 @@ class EpisodeFilmCallback(BaseCallback):
     :param env: the environment to play in, with ``render_mode="rgb_array"`` and never trained on
     :param freq: environment steps between films
     :param seed: which episode
+    :param maps: show belief and similarity map beside the clicks
     """
 
-    def __init__(self, folder: str | Path, env: SamSegEnv, freq: int, seed: int = 0) -> None:
+    def __init__(self, folder: str | Path, env: SamSegEnv, freq: int, seed: int = 0, maps: bool = False) -> None:
         super().__init__()
+        self.maps = maps
         self.folder, self.env, self.freq, self.seed = Path(folder), env, max(freq, 1), seed
         self._next = 0
 
@@ -86,7 +92,7 @@ class EpisodeFilmCallback(BaseCallback):
 
     def film(self) -> None:
         """Play, write and log one episode."""
-        frames = film_episode(self.model, self.env, self.seed)
+        frames = film_episode(self.model, self.env, self.seed, self.maps)
         strip = np.concatenate(frames)
         save_picture(strip, self.folder / f"{self.num_timesteps:08d}.png")
         (self.folder / f"{self.num_timesteps:08d}.gif").write_bytes(encode_film(frames))

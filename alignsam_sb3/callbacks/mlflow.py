@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.logger import Image, KVWriter
 
 
 class MlflowWriter(KVWriter):
-    """An SB3 output format that sends scalars to the active MLflow run."""
+    """An SB3 output format that sends scalars and pictures to the active MLflow run."""
 
     def __init__(self, mlflow: Any) -> None:  # noqa: ANN401 (the module)
         self._mlflow = mlflow
@@ -21,13 +21,16 @@ class MlflowWriter(KVWriter):
             if isinstance(value, int | float | np.number) and "mlflow" not in (key_excluded.get(key) or ())
         }
         self._mlflow.log_metrics(numbers, step=step)
+        for key, value in key_values.items():
+            if isinstance(value, Image) and "mlflow" not in (key_excluded.get(key) or ()):
+                self._mlflow.log_image(np.asarray(value.image), key=key.replace("/", "_"), step=step)
 
     def close(self) -> None:
         """The run outlives the writer; :class:`MlflowCallback` ends it."""
 
 
 class MlflowCallback(BaseCallback):
-    """Opens an MLflow run for the training and logs hyperparameters, scalars and (at the end) nothing else.
+    """Opens an MLflow run for the training and logs hyperparameters, scalars and pictures.
 
     :param tracking_uri: where to; by default as ``MLFLOW_TRACKING_URI`` says
     :param experiment: name of the MLflow experiment

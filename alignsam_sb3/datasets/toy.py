@@ -33,12 +33,14 @@ class Scene:
     :param image: (S, S, 3) uint8 RGB
     :param labels: (S, S) uint8, 0 for the ground and k for the visible part of object k
     :param shapes: name of the shape of each object, in order of k = 1, 2, ...
+    :param textures: name of the texture of each object
     :param salient: the k of the object that stands out, 0 where none does
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     shapes: tuple[str, ...]
+    textures: tuple[str, ...]
     salient: int
 
 
@@ -52,24 +54,24 @@ def _coverage(outline: Outline, centre: NDArray[Any], radius: float, angle: floa
     return np.asarray(small, np.float32) / np.float32(255)
 
 
-def _texture(rng: np.random.Generator, size: int, hue: float, min_saturation: float) -> NDArray[np.float32]:
-    """A random texture (S, S, 3) around a hue."""
+def _texture(rng: np.random.Generator, size: int, hue: float, min_saturation: float) -> tuple[str, NDArray[np.float32]]:
+    """A random texture around a hue: its name and (S, S, 3)."""
     name = list(TEXTURES)[rng.integers(len(TEXTURES))]
-    return TEXTURES[name](rng, size, palette(rng, hue, min_saturation=min_saturation))
+    return name, TEXTURES[name](rng, size, palette(rng, hue, min_saturation=min_saturation))
 
 
 def _skin(
     rng: np.random.Generator, below: NDArray[np.float32], cover: NDArray[np.float32], hue: float, min_saturation: float
-) -> NDArray[np.float32]:
+) -> tuple[str, NDArray[np.float32]]:
     """A texture that can be told from what it covers: redrawn (a few times) while its mean colour is too near."""
     inside = cover > 0.5
     ground = below[inside].mean(0) if inside.any() else below.mean((0, 1))
-    skin = _texture(rng, len(below), hue, min_saturation)
+    name, skin = _texture(rng, len(below), hue, min_saturation)
     for _ in range(6):
         if np.linalg.norm(skin.mean((0, 1)) - ground) > _MIN_CONTRAST:
             break
-        skin = _texture(rng, len(below), hue, min_saturation)
-    return skin
+        name, skin = _texture(rng, len(below), hue, min_saturation)
+    return name, skin
 
 
 def _light_and_noise(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -111,9 +113,10 @@ def draw_scene(rng: np.random.Generator, size: int = 128, salient: bool = False)
     ground_hue = float(rng.random())
     hues = _hues(rng, ground_hue, n, star)
     min_saturation = 0.45 if salient else 0.15
-    image = _texture(rng, size, ground_hue, min_saturation)
+    _, image = _texture(rng, size, ground_hue, min_saturation)
     labels = np.zeros((size, size), np.uint8)
     names: list[str] = []
+    textures: list[str] = []
     taken: list[NDArray[np.float64]] = []
     for k in range(1, n + 1):
         names.append(list(SHAPES)[rng.integers(len(SHAPES))])
@@ -123,12 +126,13 @@ def draw_scene(rng: np.random.Generator, size: int = 128, salient: bool = False)
         centre = places[int(np.argmax(crowding))]
         taken.append(centre)
         cover = _coverage(SHAPES[names[-1]](rng), centre, radius, rng.uniform(0, 2 * np.pi), size)
-        skin = _skin(rng, image, cover, float(hues[k - 1]), min_saturation)
+        texture, skin = _skin(rng, image, cover, float(hues[k - 1]), min_saturation)
+        textures.append(texture)
         shade = 1 - rng.uniform(0, 0.35) * cv2.GaussianBlur(cover, (0, 0), size / 40)[..., None]
         image = np.where(cover[..., None] > 0, image, image * shade)  # a soft contact shadow on what lies below
         image = image * (1 - cover[..., None]) + skin * cover[..., None]
         labels[cover >= 0.5] = k
-    return Scene(_light_and_noise(rng, image.astype(np.float32)), labels, tuple(names), star)
+    return Scene(_light_and_noise(rng, image.astype(np.float32)), labels, tuple(names), tuple(textures), star)
 
 
 class ToyScenes:

@@ -2,12 +2,16 @@
 
 from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, load_policy, read_recipe
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
+from alignsam_sb3.policies.explicit import ExplicitExtractor
 from alignsam_sb3.policies.implicit import ImplicitExtractor
-from alignsam_sb3.policies.masked import ImplicitMaskablePolicy, ImplicitPolicy
+from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 
 __all__ = [
     "EpisodeMaskableRolloutBuffer",
     "EpisodeRolloutBuffer",
+    "ExplicitExtractor",
+    "ExplicitMaskablePolicy",
+    "ExplicitPolicy",
     "ImplicitExtractor",
     "ImplicitMaskablePolicy",
     "ImplicitPolicy",

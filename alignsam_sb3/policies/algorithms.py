@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
-from alignsam_sb3.policies.masked import ImplicitMaskablePolicy, ImplicitPolicy
+from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 
 
 class _SamAlgorithm(OnPolicyAlgorithm):
@@ -83,13 +83,17 @@ def _is_plain(value: object) -> bool:
 class SamPPO(_SamAlgorithm, PPO):
     """PPO for ``SamSeg-v0``."""
 
-    policy_aliases = {**PPO.policy_aliases, "ImplicitPolicy": ImplicitPolicy}
+    policy_aliases = {**PPO.policy_aliases, "ExplicitPolicy": ExplicitPolicy, "ImplicitPolicy": ImplicitPolicy}
 
 
 class SamMaskablePPO(_SamAlgorithm, MaskablePPO):
     """MaskablePPO for ``SamSeg-v0``; ``predict`` takes the mask from the observation unless it is given."""
 
-    policy_aliases = {**MaskablePPO.policy_aliases, "ImplicitMaskablePolicy": ImplicitMaskablePolicy}
+    policy_aliases = {
+        **MaskablePPO.policy_aliases,
+        "ExplicitMaskablePolicy": ExplicitMaskablePolicy,
+        "ImplicitMaskablePolicy": ImplicitMaskablePolicy,
+    }
 
     def predict(
         self,

@@ -10,11 +10,15 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from alignsam_sb3.policies.implicit import ImplicitExtractor, pass_cells_through
+from alignsam_sb3.policies.cells import pass_cells_through
+from alignsam_sb3.policies.explicit import ExplicitExtractor
+from alignsam_sb3.policies.implicit import ImplicitExtractor
 
 
 class _CarriesExtractor:
-    """Makes :class:`ImplicitExtractor` with linear heads the default of an actor-critic policy."""
+    """Makes an extractor of ours with linear heads the default of an actor-critic policy."""
+
+    default_extractor: type[BaseFeaturesExtractor]
 
     def __init__(
         self,
@@ -22,12 +26,13 @@ class _CarriesExtractor:
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = ImplicitExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         arch = [] if net_arch is None else net_arch
+        extractor = features_extractor_class or self.default_extractor
         super().__init__(  # type: ignore[call-arg]
-            observation_space, action_space, lr_schedule, arch, features_extractor_class=features_extractor_class, **kwargs
+            observation_space, action_space, lr_schedule, arch, features_extractor_class=extractor, **kwargs
         )
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -35,12 +40,8 @@ class _CarriesExtractor:
         pass_cells_through(self.features_extractor, self.action_net)  # type: ignore[attr-defined]
 
 
-class ImplicitMaskablePolicy(_CarriesExtractor, MaskableMultiInputActorCriticPolicy):
-    """The implicit agent for MaskablePPO: ImplicitExtractor with linear heads."""
-
-
-class ImplicitPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
-    """The same agent for stock PPO: the mask is taken from the observation, and forbidden actions get no probability."""
+class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
+    """For stock PPO: the mask is taken from the observation, and forbidden actions get no probability."""
 
     _allowed: th.Tensor | None = None
 
@@ -68,3 +69,27 @@ class ImplicitPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
         logits: th.Tensor = self.action_net(latent_pi)
         masked = logits.masked_fill(~allowed.reshape(logits.shape).bool(), -1e8)
         return self.action_dist.proba_distribution(action_logits=masked)
+
+
+class ImplicitMaskablePolicy(_CarriesExtractor, MaskableMultiInputActorCriticPolicy):
+    """The implicit agent for MaskablePPO: ImplicitExtractor with linear heads."""
+
+    default_extractor = ImplicitExtractor
+
+
+class ImplicitPolicy(_MaskedPolicy):
+    """The implicit agent for stock PPO."""
+
+    default_extractor = ImplicitExtractor
+
+
+class ExplicitMaskablePolicy(_CarriesExtractor, MaskableMultiInputActorCriticPolicy):
+    """The explicit agent for MaskablePPO: ExplicitExtractor with linear heads."""
+
+    default_extractor = ExplicitExtractor
+
+
+class ExplicitPolicy(_MaskedPolicy):
+    """The explicit agent for stock PPO."""
+
+    default_extractor = ExplicitExtractor

@@ -1,0 +1,139 @@
+"""The explicit branch: what SAM embeds and where language sees the target, fused by attention within one image."""
+
+from math import ceil, log2
+
+import torch as th
+from gymnasium import spaces
+from torch import nn
+from torch.nn import functional as F
+
+from alignsam_sb3.policies.cells import CellExtractor, CellHead, on_grid
+
+_TOKEN_GRID = 8
+_TARGET_TEMPERATURE = 0.33
+N_GUIDES = 3  # target, rivals, image (not padding)
+
+
+def scale_target(similarity_maps: th.Tensor, target: th.Tensor, temperature: float = _TARGET_TEMPERATURE) -> th.Tensor:
+    """Weight the target's map up and the others down, each image by itself.
+
+    The weights are the softmax of the one-hot target over the temperature, relative to the target's own weight.
+
+    :param similarity_maps: (B, N, h, w)
+    :param target: (B, N) one-hot
+    """
+    weights = (target / temperature).softmax(dim=1)
+    return similarity_maps * (weights / weights.amax(1, keepdim=True))[..., None, None]
+
+
+def guide_maps(similarity_maps: th.Tensor, target: th.Tensor) -> th.Tensor:
+    """What language says of the task in three maps (B, 3, h, w), whatever the number of categories and their order.
+
+    The target's map, the strongest of the others (scaled down; 0 without others), and 1 in the image, 0 in its padding.
+
+    :param similarity_maps: (B, N, h, w) in [0, 1], negative in the padding
+    :param target: (B, N) one-hot
+    """
+    inside = (similarity_maps[:, :1] >= 0).float()
+    scaled = scale_target(similarity_maps.clamp(min=0), target)
+    chosen = target[..., None, None] > 0.5
+    wanted = scaled.masked_fill(~chosen, 0).amax(1, keepdim=True)
+    rivals = scaled.masked_fill(chosen, 0).amax(1, keepdim=True)
+    return th.cat([wanted, rivals, inside], dim=1)
+
+
+def cool_belief(belief: th.Tensor, steps: th.Tensor, warmth: th.Tensor) -> th.Tensor:
+    """Divide the belief's logits by ``exp(warmth x share of steps left)``: what SAM thinks early counts less.
+
+    :param belief: (B, 1, h, w) in [0, 1]
+    :param steps: (B, 1) share of the episode's steps that are gone
+    """
+    temperature = (warmth * (1 - steps)).exp()[..., None, None]
+    return (th.logit(belief, eps=1e-4) / temperature).sigmoid()
+
+
+class _Stream(nn.Sequential):
+    """Three convolutions (more for a large map) that bring a map (B, C, h, w) to tokens (B, width, g, g)."""
+
+    def __init__(self, channels: int, side: int, grid: int, width: int) -> None:
+        halvings = max(ceil(log2(side / grid)), 0)
+        layers: list[nn.Module] = []
+        for k in range(max(3, halvings)):
+            layers += [nn.Conv2d(channels, width, 3, 2 if k < halvings else 1, 1), nn.GroupNorm(8, width), nn.ReLU()]
+            channels = width
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(grid))
+
+
+class Fusion(nn.Module):
+    """One residual attention block over the tokens of both streams of an image; images never see each other.
+
+    :param n_tokens: of both streams together
+    """
+
+    def __init__(self, n_tokens: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.places = nn.Parameter(0.02 * th.randn(1, n_tokens, width))
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: th.Tensor) -> th.Tensor:
+        """Tokens (B, T, width) to tokens of the same shape."""
+        normal = self.before(tokens + self.places)
+        mixed = tokens + self.attention(normal, normal, normal, need_weights=False)[0]
+        out: th.Tensor = mixed + self.mlp(self.after(mixed))
+        return out
+
+
+class ExplicitExtractor(CellExtractor):
+    """SAM's stream and language's stream, each three convolutions, fused by a residual attention block; a logit for each cell.
+
+    SAM's stream is ``E * M + E`` for embedding E and mask belief M, whose logits are divided by a temperature that falls
+    with the steps. Language's stream sees :func:`guide_maps`, which depend on no category's number: a policy trained on
+    some categories plays others, and phrases. Their spatial tokens, of both streams of one image, attend to each other.
+
+    Any embedding (C, h, w), belief resolution, click grid and number of categories. Nothing frozen is part of it: the maps
+    are observations.
+
+    :param observation_space: as for ImplicitExtractor, and ``similarity_maps`` and ``target_category``
+    :param global_dim: how many numbers describe the whole image
+    :param width: of the tokens
+    :param heads: of the attention
+    :raises ValueError: the observations have no similarity maps
+    """
+
+    def __init__(self, observation_space: spaces.Dict, global_dim: int = 128, width: int = 64, heads: int = 4) -> None:
+        if "similarity_maps" not in observation_space.spaces:
+            raise ValueError(
+                "the explicit policy needs observations with 'similarity_maps': make the environment with a language prior "
+                "(clip='tiny', or clip='ViT-B-16-quickgelu:openai'), or take ImplicitPolicy / ImplicitMaskablePolicy"
+            )
+        super().__init__(observation_space, global_dim)
+        embedding = observation_space["sam_image_embeddings"]
+        assert embedding.shape is not None
+        channels, side = embedding.shape[0], max(embedding.shape[1:])
+        self.grid = min(_TOKEN_GRID, side)
+        self.warmth = nn.Parameter(th.tensor(0.5))
+        self.sam_stream = _Stream(channels, side, self.grid, width)
+        self.clip_stream = _Stream(N_GUIDES, side, self.grid, width)
+        self.fusion = Fusion(2 * self.grid**2, width, heads)
+        self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
+        self.cells = CellHead(channels + 2 * width, self.patches, global_dim, N_GUIDES)
+
+    def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
+        """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
+        embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
+        size = (embedding.shape[-2], embedding.shape[-1])
+        belief = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], size)
+        belief = cool_belief(belief, steps, self.warmth)
+        weighted = embedding * belief + embedding
+        target = observations["target_category"].reshape(len(embedding), -1)
+        guides = guide_maps(observations["similarity_maps"], target)
+        streams = [self.sam_stream(weighted), self.clip_stream(guides)]
+        tokens = self.fusion(th.cat([s.flatten(2) for s in streams], dim=2).transpose(1, 2))
+        halves = tokens.transpose(1, 2).unflatten(2, (2, self.grid, self.grid))  # (B, width, stream, g, g)
+        fused = halves.permute(0, 2, 1, 3, 4).flatten(1, 2)
+        features = self.linear(th.cat([fused.mean((2, 3)), fused.amax((2, 3)), steps], dim=1))
+        described = th.cat([on_grid(weighted, self.patches), on_grid(fused, self.patches)], dim=1)
+        logits = self.cells(described, belief, self._free(observations), steps, features, guides)
+        return th.cat([features, logits], dim=1)

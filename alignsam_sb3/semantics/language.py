@@ -1,0 +1,157 @@
+"""A frozen CLIP that says where a text is in an image, and how much it is there at all."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import open_clip
+import torch as th
+from numpy.typing import NDArray
+from open_clip.model import CLIP
+from PIL import Image
+from torch.nn import functional as F
+
+from alignsam_sb3.semantics.clip_surgery import N_DUAL, check_tower, feature_surgery, similarity_maps, surgery_tokens
+from alignsam_sb3.semantics.prompts import TEMPLATES
+
+logger = logging.getLogger(__name__)
+
+SEMANTICS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SimilarityMaps:
+    """What CLIP Surgery says of B images and N texts.
+
+    :param maps: (B, N, g_h, g_w) in [0, 1] over the whole image, squashed to the grid; each map has a 0 and a 1 (0.5
+        everywhere where all places are alike), so it says where, not whether
+    :param scores: (B, N) cosine of the class token and the text: low for what is not shown
+    """
+
+    maps: th.Tensor
+    scores: th.Tensor
+
+
+class ClipSurgery:
+    """CLIP Surgery (arXiv 2304.05653) on any open_clip ViT; the model is set to eval mode and otherwise left as it is.
+
+    :param clip: the model
+    :param tokenize: turns texts into token ids, given ``context_length``
+    :param image_size: side of the square that images are squashed to, in pixels; by default the model's own
+    :param n_dual: blocks with a second path; the paper's 6, or all of a shallower tower
+    :param name: goes into the fingerprint and into messages
+    :param known_tokens: ids of the tokens that it was trained with; texts with others are warned of. None: all
+    :raises TypeError: surgery is not defined for its image tower
+    :raises ValueError: a weight is NaN or infinite, or the size is no multiple of the patch
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        tokenize: Callable[..., th.Tensor],
+        image_size: int | None = None,
+        n_dual: int = N_DUAL,
+        device: str | th.device = "auto",
+        name: str = "clip",
+        known_tokens: frozenset[int] | None = None,
+    ) -> None:
+        if str(device) == "auto":
+            device = "cuda" if th.cuda.is_available() else "cpu"
+        self.device, self.name, self.n_dual = th.device(device), name, n_dual
+        visual = check_tower(clip.visual)
+        broken = [key for key, value in clip.state_dict().items() if not th.isfinite(value).all()]
+        if broken:
+            raise ValueError(
+                f"CLIP {name!r} has NaN or infinite weights ({len(broken)} tensors, first {broken[0]!r}): damaged?"
+            )
+        self.clip, self._tokenize = clip.eval().requires_grad_(False).to(self.device), tokenize
+        size, patch = image_size or int(visual.image_size[0]), int(visual.patch_size[0])
+        if size % patch:
+            near = max(round(size / patch), 1) * patch
+            raise ValueError(f"CLIP {name!r} has patches of {patch} pixels, and {size} is no multiple of that: take {near}")
+        self.image_size, self.grid = size, (size // patch, size // patch)
+        mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+        std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+        self._mean, self._std = (th.tensor(v, device=self.device).reshape(3, 1, 1) for v in (mean, std))
+        self._text_features: dict[str, th.Tensor] = {}
+        self._known = known_tokens
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes whenever a map would."""
+        said = f"{self.name.partition(':')[0]}-{self.image_size}-{self.n_dual}-v{SEMANTICS_VERSION}-{'|'.join(TEMPLATES)}"
+        digest = hashlib.sha256(said.encode())
+        for key, value in sorted(self.clip.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return f"clip-{digest.hexdigest()[:16]}"
+
+    def _preprocess(self, image: NDArray[np.uint8]) -> th.Tensor:
+        """Squash to a square (the aspect ratio is lost, nothing is cropped) and normalise: (3, n, n)."""
+        squashed = np.array(Image.fromarray(image).resize((self.image_size,) * 2, Image.Resampling.BICUBIC))
+        pixels = th.as_tensor(squashed, device=self.device).permute(2, 0, 1).float() / 255
+        return (pixels - self._mean) / self._std
+
+    @th.no_grad()
+    def image_features(self, images: Sequence[NDArray[np.uint8]]) -> th.Tensor:
+        """Normalised tokens (B, 1 + g_h g_w, D) of RGB images (H_i, W_i, 3) uint8 of any sizes, the class token first."""
+        tokens, _ = surgery_tokens(self.clip.visual, th.stack([self._preprocess(image) for image in images]), self.n_dual)
+        return F.normalize(tokens, dim=-1)
+
+    @th.no_grad()
+    def text_features(self, texts: Sequence[str]) -> th.Tensor:
+        """Normalised ensemble features (N, D): each text in all 85 templates, averaged. Computed once per string."""
+        for text in dict.fromkeys(texts):
+            if text not in self._text_features:
+                prompts = [template.format(text) for template in TEMPLATES]
+                tokens = self._tokenize(prompts, context_length=self.clip.context_length).to(self.device)
+                if self._known is not None and not self._known.issuperset(tokens.flatten().tolist()):
+                    logger.warning("CLIP %r was never taught all words of %r: its maps for it mean little", self.name, text)
+                features = F.normalize(self.clip.encode_text(tokens), dim=-1)
+                self._text_features[text] = F.normalize(features.mean(0), dim=-1)
+        return th.stack([self._text_features[text] for text in texts])
+
+    @th.no_grad()
+    def similarity(
+        self, images: Sequence[NDArray[np.uint8]], texts: Sequence[str], redundant: bool | None = None
+    ) -> SimilarityMaps:
+        """Where each text is in each image.
+
+        :param texts: categories or phrases; they are compared with each other
+        :param redundant: compare each text with the empty one instead; always so for a single text
+        """
+        if not texts or not images:
+            raise ValueError(f"similarity maps need images and texts, got {len(images)} images and {len(texts)} texts")
+        tokens, features = self.image_features(images), self.text_features(texts)
+        alone = len(texts) == 1 if redundant is None else redundant
+        similarity = feature_surgery(tokens, features, self.text_features([""]) if alone else None)
+        return SimilarityMaps(similarity_maps(similarity[:, 1:], self.grid), tokens[:, 0] @ features.T)
+
+
+class LanguagePrior:
+    """One CLIP asked for one list of texts; what a FeatureBank keeps of each image.
+
+    :param texts: one for each category, in its order
+    """
+
+    kind = "language"
+
+    def __init__(self, clip: ClipSurgery, texts: Sequence[str]) -> None:
+        self.clip, self.texts = clip, tuple(texts)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.clip.fingerprint}-{hashlib.sha256('|'.join(self.texts).encode()).hexdigest()[:16]}"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the arrays that :meth:`describe` gives, for one image."""
+        return {"similarity_maps": (len(self.texts), *self.clip.grid), "scores": (len(self.texts),)}
+
+    def describe(self, images: Sequence[NDArray[np.uint8]]) -> Mapping[str, th.Tensor]:
+        """Maps (B, N, g_h, g_w) over the squashed image, and scores (B, N)."""
+        found = self.clip.similarity(images, self.texts)
+        return {"similarity_maps": found.maps, "scores": found.scores}

@@ -1,0 +1,153 @@
+"""Finding and reading a CLIP that is named by one string."""
+
+import os
+import pickle
+import re
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import open_clip
+import torch as th
+from open_clip.model import CLIP, build_model_from_openai_state_dict
+from open_clip.pretrained import download_pretrained, download_pretrained_from_url
+from safetensors.torch import load_file
+
+from alignsam_sb3.names import nearest
+from alignsam_sb3.semantics.language import ClipSurgery
+from alignsam_sb3.semantics.tiny import ASSET, load_tiny_clip
+
+_SIZES = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI keeps among the weights
+_EXAMPLES = "tiny, ViT-B-16-quickgelu:openai, ViT-B-16:/path/to/weights.safetensors, openai:/path/to/ViT-B-16.pt"
+
+
+@lru_cache(maxsize=4)
+def load_clip(spec: str = "tiny", device: str = "auto") -> ClipSurgery:
+    """Load a CLIP once per process, in single precision.
+
+    :param spec: ``tiny``, ``MODEL:TAG`` or ``MODEL:PATH`` in open_clip's names, or ``openai:PATH`` for a file in OpenAI's
+        layout, whose architecture is read off its weights; ``@SIZE`` at the end sets the side of the input in pixels
+        (``ViT-B-16-quickgelu:openai@512``: finer maps, as the authors of CLIP Surgery use for SAM)
+    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    :raises ValueError: there is no such model or tag, or the file does not fit it
+    :raises FileNotFoundError: there is no such file, or none in the cache while ``HF_HUB_OFFLINE`` is set
+    :raises ConnectionError: the weights cannot be downloaded
+    """
+    bare, size = _split_size(spec)
+    name, _, where = bare.partition(":")
+    if name == "tiny":
+        clip, config, known = load_tiny_clip(Path(where).expanduser() if where else ASSET)
+        return ClipSurgery(clip, open_clip.get_tokenizer("ViT-B-16"), size, config.n_dual, device, spec, known)
+    clip = _read_openai(_existing(where, name)) if name == "openai" else _load_open_clip(name, where)
+    tokenizer = open_clip.get_tokenizer("ViT-B-16" if name == "openai" else name)
+    return ClipSurgery(clip.float(), tokenizer, size, device=device, name=spec)
+
+
+def _split_size(spec: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"(.+)@(\d+)", spec)
+    return (match[1], int(match[2])) if match else (spec, None)
+
+
+def _existing(where: str, name: str) -> Path:
+    path = Path(where).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights of CLIP {name!r} at {where!r}; a CLIP is named like {_EXAMPLES}")
+    return path
+
+
+def _load_open_clip(name: str, where: str) -> CLIP:
+    """A model that open_clip knows, with the weights of a tag or a file."""
+    if name not in open_clip.list_models():
+        raise ValueError(nearest("CLIP model", name, ["tiny", "openai", *open_clip.list_models()]))
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    looks_like_path = "/" in where or Path(where).suffix != ""
+    if where not in tags and not looks_like_path:
+        raise ValueError(nearest(f"weights of {name}", where, tags) + f"; or give a file: {name}:/path/to/weights")
+    config = open_clip.get_pretrained_cfg(name, where) if where in tags else {}
+    path = _fetch(name, where, config) if where in tags else _existing(where, name)
+    weights, is_openai = _read_weights(path)
+    quick = bool(config.get("quick_gelu")) or is_openai
+    model = open_clip.create_model(name, precision="fp32", force_quick_gelu=quick, pretrained_text=False)
+    if not isinstance(model, CLIP):
+        raise ValueError(f"{name} is a {type(model).__name__}: CLIP Surgery needs a plain CLIP such as ViT-B-16-quickgelu")
+    _load_strictly(model, weights, path, name)
+    for key in ("mean", "std"):
+        if key in config:
+            setattr(model.visual, f"image_{key}", config[key])
+    return model
+
+
+def _fetch(name: str, tag: str, config: dict[str, str]) -> Path:
+    """The file of a tag, from the cache or the network; OpenAI's are checked against the sha256 in their address."""
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    wanted = f"the weights of {name}:{tag}"
+    instead = f"fetch them on another machine and give the file: {name}:/path/to/weights"
+    url = config.get("url", "")
+    try:
+        if "openaipublic" not in url:
+            return Path(download_pretrained(config))
+        cached = Path("~/.cache/clip").expanduser() / Path(url).name
+        if offline and not cached.is_file():
+            raise FileNotFoundError(f"{wanted} are not at {cached}, and HF_HUB_OFFLINE forbids to download them: {instead}")
+        return Path(download_pretrained_from_url(url))
+    except FileNotFoundError as error:
+        if str(error).startswith(wanted):
+            raise
+        raise FileNotFoundError(f"{wanted} are not in the cache ({error}): {instead}") from error
+    except Exception as error:  # urllib, requests, huggingface_hub: each has its own
+        raise ConnectionError(f"{wanted} cannot be downloaded ({type(error).__name__}: {error}): {instead}") from error
+
+
+def _read_weights(path: Path) -> tuple[dict[str, th.Tensor], bool]:
+    """A state dict, and whether it is in OpenAI's own layout; nothing but tensors is unpickled."""
+    found: object
+    try:
+        if path.suffix == ".safetensors":
+            found = load_file(path)
+        elif _is_torchscript(path):
+            found = dict(th.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
+        else:
+            found = th.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {error}): download it again") from error
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {error}): is it a checkpoint?") from error
+    if isinstance(found, dict):
+        found = found.get("state_dict", found)
+    if not (isinstance(found, dict) and all(isinstance(value, th.Tensor) for value in found.values())):
+        raise ValueError(f"{path} holds no state dict: expected OpenAI's archive, a dict of tensors, or safetensors")
+    weights = {str(key).removeprefix("module."): value for key, value in found.items()}
+    is_openai = any(key in weights for key in _SIZES)
+    return {key: value.float() for key, value in weights.items() if key not in _SIZES}, is_openai
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _read_openai(path: Path) -> CLIP:
+    """A model in OpenAI's layout, the architecture read off its weights; QuickGELU, as all of OpenAI's."""
+    weights, _ = _read_weights(path)
+    try:
+        model = build_model_from_openai_state_dict(dict(weights), cast_dtype=th.float32)
+    except (KeyError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError) as error:
+        raise ValueError(f"{path} is no CLIP in OpenAI's layout ({error}): name its architecture, MODEL:{path}") from error
+    model = model.float()
+    _load_strictly(model, weights, path, "openai")  # once more: building rounded the weights to half precision
+    return model
+
+
+def _load_strictly(model: CLIP, weights: dict[str, th.Tensor], path: Path, name: str) -> None:
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    other = sorted(k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape)
+    if missing or extra or other:
+        raise ValueError(
+            f"{path} holds another model than {name!r}: {len(missing)} weights missing (first {missing[:1]}), "
+            f"{len(extra)} unknown (first {extra[:1]}), {len(other)} of another shape (first {other[:1]}); "
+            "name the model that it belongs to"
+        )
+    model.load_state_dict(weights)

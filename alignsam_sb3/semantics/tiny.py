@@ -1,0 +1,125 @@
+"""The embedded CLIP: open_clip's own towers, small, fitted on toy scenes by ``scripts/fit_tiny_clip.py``.
+
+A vision transformer that starts from pixels learns what a convolution knows at first only from very many images; this one
+has a convolutional stem in the place of its patch embedding (Xiao et al., arXiv 2106.14881): the encoder of the tiny SAM.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from open_clip.model import CLIP
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from alignsam_sb3.files import removed_on_error
+from alignsam_sb3.segmenters.encoders import TinyEncoder
+
+ASSET = Path(__file__).resolve().parents[1] / "assets" / "tiny_clip.safetensors"
+VOCABULARY = 49408  # of open_clip's SimpleTokenizer
+PATCH_SIZE = 8  # the stem's stride
+PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # SAM's, in [0, 1]
+
+
+@dataclass(frozen=True)
+class TinyClipConfig:
+    """Architecture of a tiny CLIP; stored beside its weights.
+
+    :param stem_dim: widths of the stem's four stages
+    :param stem_depth: blocks in each
+    :param stem_chans: width of what the stem gives
+    :param n_dual: blocks that CLIP Surgery gives a second path, as fitted
+    """
+
+    embed_dim: int = 128
+    image_size: int = 128
+    stem_dim: tuple[int, int, int, int] = (32, 64, 128, 256)
+    stem_depth: tuple[int, int, int, int] = (1, 1, 4, 1)
+    stem_chans: int = 96
+    width: int = 192
+    layers: int = 3
+    head_width: int = 48
+    mlp_ratio: float = 4.0
+    context_length: int = 32
+    text_width: int = 128
+    text_layers: int = 3
+    n_dual: int = 2
+
+
+def build_tiny_clip(config: TinyClipConfig | None = None, vocab_size: int = VOCABULARY) -> CLIP:
+    """Assemble a tiny CLIP with random weights and a logit bias (SigLIP, arXiv 2303.15343)."""
+    config = config or TinyClipConfig()
+    vision = {
+        "layers": config.layers,
+        "width": config.width,
+        "head_width": config.head_width,
+        "patch_size": PATCH_SIZE,
+        "image_size": config.image_size,
+        "mlp_ratio": config.mlp_ratio,
+    }
+    text = {
+        "context_length": config.context_length,
+        "vocab_size": vocab_size,
+        "width": config.text_width,
+        "heads": config.text_width // 32,
+        "layers": config.text_layers,
+    }
+    clip = CLIP(config.embed_dim, vision, text, init_logit_bias=-5.0)
+    encoder = TinyEncoder(config.image_size, config.stem_dim, config.stem_depth, config.stem_chans)
+    clip.visual.conv1 = nn.Sequential(encoder, nn.Conv2d(config.stem_chans, config.width, 1, bias=False))
+    clip.visual.image_mean, clip.visual.image_std = PIXEL_MEAN, PIXEL_STD
+    return clip
+
+
+def save_tiny_clip(clip: CLIP, token_ids: Sequence[int], config: TinyClipConfig, path: Path, notes: dict[str, str]) -> None:
+    """Write half-precision weights, of the token embedding only the rows given, atomically.
+
+    :param clip: its token embedding holds one row for each of ``token_ids``, in their order
+    :param token_ids: which of the tokenizer's tokens those are
+    :param notes: where the weights come from
+    """
+    rows = len(clip.token_embedding.weight)
+    if rows != len(token_ids):
+        raise ValueError(f"{len(token_ids)} token ids for {rows} rows of the token embedding")
+    state = {k: v.detach().half() if v.is_floating_point() else v for k, v in clip.state_dict().items()}
+    state = {key: value.contiguous().cpu() for key, value in state.items()}
+    state["token_ids"] = th.tensor(list(token_ids), dtype=th.int32)
+    part = path.with_suffix(".part")
+    with removed_on_error(part):
+        save_file(state, part, metadata={"config": json.dumps(asdict(config)), **notes})
+        part.replace(path)
+
+
+def load_tiny_clip(path: Path = ASSET) -> tuple[CLIP, TinyClipConfig, frozenset[int]]:
+    """Read a tiny CLIP; a word that its captions never used gets the mean of the words that they did.
+
+    :return: the model, its architecture, and the ids of the tokens that it knows
+
+    :raises FileNotFoundError: there is no such file
+    :raises ValueError: the file is no tiny CLIP
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no tiny CLIP at {path}: reinstall the package or fit one with scripts/fit_tiny_clip.py")
+    try:
+        with safe_open(path, "pt") as archive:
+            described: dict[str, Any] = json.loads((archive.metadata() or {})["config"])
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+            config = TinyClipConfig(**values)
+            state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 (not a dict)
+        ids = state.pop("token_ids").long()
+        state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        rows = state["token_embedding.weight"]
+        table = rows.mean(0).repeat(VOCABULARY, 1)
+        table[ids] = rows
+        state["token_embedding.weight"] = table
+        clip = build_tiny_clip(config)
+        clip.load_state_dict(state)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a tiny CLIP ({type(error).__name__}: {error}): expected what scripts/fit_tiny_clip.py writes"
+        ) from error
+    return clip, config, frozenset(ids.tolist())

@@ -1,0 +1,171 @@
+"""The explicit branch: per image, any shape, any number of categories, gradients only in the policy."""
+
+import numpy as np
+import pytest
+import torch as th
+from alignsam_sb3.envs.spaces import CompactBox
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+
+from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
+from alignsam_sb3.policies.explicit import cool_belief, guide_maps, scale_target
+
+
+def space(channels=16, side=16, categories=8, patches=8, max_steps=5):
+    return spaces.Dict(
+        {
+            "sam_image_embeddings": CompactBox(-np.inf, np.inf, (channels, side, side), np.float32),
+            "sam_pred_mask_prob": CompactBox(0, 1, (4 * side, 4 * side), np.float32),
+            "similarity_maps": CompactBox(-1, 1, (categories, side, side), np.float32),
+            "target_category": spaces.Discrete(categories),
+            "num_steps": CompactBox(0, max_steps, (1,), np.float32),
+            "action_mask": spaces.MultiBinary(2 * patches**2),
+        }
+    )
+
+
+def observations(described, batch, seed=0):
+    """As SB3 hands them to an extractor: the category one-hot."""
+    rng = th.Generator().manual_seed(seed)
+    maps = th.rand(batch, *described["similarity_maps"].shape, generator=rng)
+    maps[:, :, -3:] = -1.0
+    n = int(described["target_category"].n)
+    return {
+        "sam_image_embeddings": th.randn(batch, *described["sam_image_embeddings"].shape, generator=rng),
+        "sam_pred_mask_prob": th.rand(batch, *described["sam_pred_mask_prob"].shape, generator=rng),
+        "similarity_maps": maps,
+        "target_category": th.eye(n)[th.randint(n, (batch,), generator=rng)],
+        "num_steps": th.randint(5, (batch, 1), generator=rng).float(),
+        "action_mask": th.ones(batch, *described["action_mask"].shape),
+    }
+
+
+def trained_looking(extractor):
+    """Give every weight an effect, as after training."""
+    for parameter in extractor.parameters():
+        parameter.data.add_(0.05 * th.randn_like(parameter))
+    return extractor
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "categories", "patches"), [(16, 16, 8, 8), (8, 64, 1, 32), (4, 8, 80, 12), (6, 20, 3, 5)]
+)
+def test_any_embedding_grid_and_number_of_categories(channels, side, categories, patches):
+    described = space(channels, side, categories, patches)
+    extractor = ExplicitExtractor(described)
+    out = extractor(observations(described, 3))
+    assert out.shape == (3, extractor.features_dim) == (3, 128 + 2 * patches**2)
+    assert th.isfinite(out).all()
+
+
+def test_a_sample_does_not_depend_on_its_neighbours():
+    described = space()
+    extractor = trained_looking(ExplicitExtractor(described))
+    batch = observations(described, 8)
+    with th.no_grad():
+        together = extractor(batch)
+        for i in range(8):
+            alone = extractor({key: value[i : i + 1] for key, value in batch.items()})
+            assert th.allclose(alone[0], together[i], atol=1e-5)
+        others = {key: value.roll(3, 0) for key, value in batch.items()}
+        mixed = {key: th.cat([value[:1], others[key][1:]]) for key, value in batch.items()}
+        assert th.allclose(extractor(mixed)[0], together[0], atol=1e-5)
+
+
+def test_both_streams_attend_to_each_other():
+    described = space()
+    extractor = trained_looking(ExplicitExtractor(described))
+    batch = observations(described, 1)
+    tokens = extractor.sam_stream(batch["sam_image_embeddings"]).flatten(2)
+    language = extractor.clip_stream(guide_maps(batch["similarity_maps"], batch["target_category"])).flatten(2)
+    joined = th.cat([tokens, language], 2).transpose(1, 2).detach().requires_grad_()
+    extractor.fusion(joined)[0, 0].sum().backward()  # SAM's first token
+    assert joined.grad[0, 64:].abs().sum() > 0  # sees language's tokens, at other places
+
+
+def test_the_target_decides():
+    described = space()
+    extractor = trained_looking(ExplicitExtractor(described))
+    batch = observations(described, 1)
+    other = {**batch, "target_category": batch["target_category"].roll(1, 1)}
+    assert (extractor(batch) - extractor(other)).abs().max() > 1e-3
+
+
+def test_the_order_of_categories_does_not_matter():
+    described = space()
+    extractor = trained_looking(ExplicitExtractor(described))
+    batch = observations(described, 2)
+    order = th.randperm(8, generator=th.Generator().manual_seed(1))
+    turned = {
+        **batch,
+        "similarity_maps": batch["similarity_maps"][:, order],
+        "target_category": batch["target_category"][:, order],
+    }
+    assert th.allclose(extractor(batch), extractor(turned), atol=1e-5)
+
+
+def test_scaling_is_per_image():
+    maps, target = th.ones(3, 4, 2, 2), th.eye(4)[[0, 2, 0]]
+    scaled = scale_target(maps, target)
+    assert th.allclose(scaled[0], scaled[2])
+    assert th.allclose(scaled[1, 2], th.ones(2, 2))
+    assert th.allclose(scaled[1, 0], th.full((2, 2), float(np.exp(-1 / 0.33))))
+
+
+def test_padding_is_marked_and_one_category_has_no_rivals():
+    maps = th.rand(1, 1, 4, 4)
+    maps[:, :, 3] = -1
+    guides = guide_maps(maps, th.ones(1, 1))
+    assert th.equal(guides[0, 0, :3], maps[0, 0, :3])
+    assert guides[0, 0, 3].abs().max() == 0
+    assert guides[0, 1].abs().max() == 0
+    assert guides[0, 2, :3].min() == 1
+    assert guides[0, 2, 3].max() == 0
+
+
+def test_an_early_belief_counts_less():
+    belief = th.tensor([0.95, 0.5, 0.05]).reshape(1, 1, 1, 3)
+    early, late = (cool_belief(belief, th.tensor([[s]]), th.tensor(0.5)).flatten() for s in (0.0, 1.0))
+    assert th.allclose(late, belief.flatten(), atol=1e-5)
+    assert early[1] == 0.5
+    assert 0.8 < early[0] < 0.95  # never hidden, as exp(steps left) hides it
+
+
+def test_observations_without_maps_are_refused():
+    described = space()
+    del described.spaces["similarity_maps"]
+    with pytest.raises(ValueError, match=r"needs observations with 'similarity_maps'.*clip='tiny'"):
+        ExplicitExtractor(described)
+
+
+@pytest.mark.parametrize(("algorithm", "policy"), [(SamMaskablePPO, "ExplicitMaskablePolicy"), (SamPPO, "ExplicitPolicy")])
+def test_training_moves_the_policy_and_nothing_frozen(algorithm, policy, make_env, tmp_path):
+    venv = make_vec_env(lambda: make_env(clip="tiny"), 2, vec_env_cls=SamSegVecEnv)
+    shared = venv.envs[0].unwrapped.shared
+    frozen = {**shared.segmenter.sam.state_dict(), **load_frozen_clip()}
+    before = {key: value.clone() for key, value in frozen.items()}
+    model = algorithm(policy, venv, n_steps=6, batch_size=4, n_epochs=1, seed=0, device="cpu")
+    started = {key: value.clone() for key, value in model.policy.state_dict().items()}
+    assert not any("visual" in key or "mask_decoder" in key for key in started)
+    model.learn(24)
+    assert any(not th.equal(started[key], value) for key, value in model.policy.state_dict().items())
+    model.save(tmp_path / "policy.zip")
+    algorithm.load(tmp_path / "policy.zip", env=venv)
+    assert all(th.equal(before[key], value) for key, value in frozen.items())
+    assert all(value.grad is None for value in frozen.values())
+
+
+def load_frozen_clip():
+    from alignsam_sb3.semantics import load_clip
+
+    return {f"clip.{key}": value for key, value in load_clip("tiny", "cpu").clip.state_dict().items()}
+
+
+def test_every_weight_learns(make_env):
+    """No stream is cut off: after some updates each weight of the extractor has had a gradient."""
+    venv = make_vec_env(lambda: make_env(clip="tiny"), 2, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ExplicitMaskablePolicy", venv, n_steps=6, batch_size=12, n_epochs=3, seed=0, device="cpu")
+    model.learn(12)
+    idle = [name for name, p in model.policy.features_extractor.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []

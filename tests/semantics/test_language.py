@@ -1,0 +1,109 @@
+"""The prior as a bank sees it, its maps in SAM's frame, and the embedded CLIP."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch as th
+
+from alignsam_sb3.datasets import ToyScenes
+from alignsam_sb3.features import build_bank
+from alignsam_sb3.semantics import PADDING, LanguagePrior, load_clip, maps_in_frame, top_point
+from alignsam_sb3.semantics.tiny import TinyClipConfig, build_tiny_clip, load_tiny_clip, save_tiny_clip
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip("tiny", "cpu")
+
+
+def test_a_map_lies_where_the_image_lies_in_the_frame():
+    maps = np.zeros((1, 10, 10), np.float32)
+    maps[0, 8:] = 1.0  # the lowest fifth of the image, whatever its shape
+    wide = maps_in_frame(maps, (300, 400), 64, (16, 16))[0]
+    assert (wide[12:] == PADDING).all()  # three quarters of the frame are image
+    assert (wide[:12] >= 0).all()
+    assert wide[11].min() == 1
+    assert wide[:8].max() == 0
+    tall = maps_in_frame(maps, (400, 300), 64, (16, 16))[0]
+    assert (tall[:, 12:] == PADDING).all()
+    assert tall[15, :12].min() == 1
+    assert tall[:11, :12].max() == 0
+
+
+def test_a_square_image_of_the_same_grid_is_unchanged():
+    maps = np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
+    assert np.allclose(maps_in_frame(maps, (128, 128), 128, (16, 16)), maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (33, 17), (7, 8)])
+def test_any_image_has_some_map(size):
+    framed = maps_in_frame(np.ones((2, 5, 5), np.float32), size, 128, (16, 16))
+    inside = framed >= 0
+    assert inside[0].any() or size == (1, 900)  # a line less than half a cell high has no cell's centre
+    assert np.allclose(framed[inside], 1)
+
+
+def test_a_bank_keeps_maps_and_scores(clip, tmp_path):
+    scenes = ToyScenes("saliency", "eval", 5)
+    prior = LanguagePrior(clip, ["disc", "red object"])
+    bank = build_bank(scenes, prior, tmp_path)
+    found = clip.similarity([scenes[2].image], ["disc", "red object"])
+    assert np.allclose(bank[2]["similarity_maps"], found.maps[0], atol=1e-3)
+    assert np.allclose(bank[2]["scores"], found.scores[0], atol=1e-3)
+    with pytest.raises(ValueError, match="was built for language"):
+        build_bank(scenes, LanguagePrior(clip, ["disc", "blue object"]), tmp_path)
+
+
+def test_unknown_words_are_warned_of_once(clip, caplog):
+    clip.text_features(["zebra crossing"])
+    clip.text_features(["zebra crossing"])
+    assert [r.getMessage() for r in caplog.records] == [
+        "CLIP 'tiny' was never taught all words of 'zebra crossing': its maps for it mean little"
+    ]
+
+
+def test_a_tiny_clip_is_saved_with_its_words_only(tmp_path):
+    config = TinyClipConfig(width=32, layers=2, head_width=16, text_width=32, text_layers=1, stem_chans=16)
+    ids = [0, 320, 1125, 49406, 49407]
+    clip = build_tiny_clip(config, vocab_size=len(ids))
+    save_tiny_clip(clip, ids, config, tmp_path / "clip.safetensors", {"seed": "0"})
+    loaded, found, known = load_tiny_clip(tmp_path / "clip.safetensors")
+    assert found == config
+    assert known == set(ids)
+    assert th.allclose(loaded.token_embedding.weight[ids], clip.token_embedding.weight, atol=1e-3)
+    assert th.equal(loaded.token_embedding.weight[5], loaded.token_embedding.weight[6])  # words never used
+    with pytest.raises(ValueError, match="3 token ids for 5 rows"):
+        save_tiny_clip(clip, [1, 2, 3], config, tmp_path / "clip.safetensors", {})
+    (tmp_path / "bad.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    with pytest.raises(ValueError, match="is not a tiny CLIP"):
+        load_tiny_clip(tmp_path / "bad.safetensors")
+
+
+def test_the_embedded_clip_is_an_open_clip_with_a_fine_grid(clip):
+    assert isinstance(clip.clip, open_clip.CLIP)
+    assert min(clip.grid) >= 16
+    assert not any(p.requires_grad for p in clip.clip.parameters())
+
+
+def test_the_embedded_clip_sees_what_is_named(clip):
+    scenes = ToyScenes("semantic", "eval", 60)
+    hits, shown, absent = [], [], []
+    for i in range(len(scenes)):
+        sample = scenes[i]
+        found = clip.similarity([sample.image], scenes.categories)
+        for category in range(len(scenes.categories)):
+            if category in sample.category_ids:
+                (x, y), _ = top_point(found.maps[0, category].numpy(), sample.size)
+                hits.append(sample.target(category)[y, x])
+                shown.append(float(found.scores[0, category]))
+            else:
+                absent.append(float(found.scores[0, category]))
+    assert np.mean(hits) >= 0.85
+    assert np.mean([s > a for s in shown for a in absent]) >= 0.9  # area under the ROC curve
+
+
+def test_words_matter(clip):
+    scenes = ToyScenes("semantic", "eval", 12)
+    images = [scenes[i].image for i in range(len(scenes))]
+    one, other = (clip.similarity(images, [word, "object"]).maps[:, 0] for word in ("disc", "star"))
+    assert (one - other).abs().mean() > 0.05
