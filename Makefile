@@ -8,8 +8,10 @@ EPISODES ?= 200
 DATASET ?=
 CATEGORIES ?=
 SEGMENTER ?=
+CLIP ?=
+ENV ?= SamSeg-v0
 OUT ?= runs/seed$(SEED)
-WHAT = $(if $(DATASET),--dataset "$(DATASET)") $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter "$(SEGMENTER)")
+WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(DATASET),--dataset "$(DATASET)") $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter "$(SEGMENTER)")
 
 # Threads that wait by spinning slow small models down thirtyfold as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= passive
@@ -24,12 +26,12 @@ $(BIN)/.installed: setup.cfg pyproject.toml
 install: $(BIN)/.installed
 
 train: install
-	$(BIN)/python scripts/train.py --algo ppo_mask --env SamSeg-v0 --seed $(SEED) -n $(STEPS) --eval-freq -1 \
+	$(BIN)/python scripts/train.py --algo ppo_mask --env $(ENV) --seed $(SEED) -n $(STEPS) --eval-freq -1 \
 		--log-interval 10 --log-folder "$(OUT)" $(WHAT)
-	@run=$$(ls -td "$(OUT)"/ppo_mask/SamSeg-v0_*/ | head -1) && \
-	$(BIN)/python -m alignsam_sb3.evaluation --policy "$${run}SamSeg-v0.zip" --env SamSeg-v0 --episodes $(EPISODES) \
+	@run=$$(ls -td "$(OUT)"/ppo_mask/$(ENV)_*/ | head -1) && \
+	$(BIN)/python -m alignsam_sb3.evaluation --policy "$${run}$(ENV).zip" --env $(ENV) --episodes $(EPISODES) \
 		--seed $(SEED) --out "$${run}evaluation" && \
-	echo "Policy:   $${run}SamSeg-v0.zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
+	echo "Policy:   $${run}$(ENV).zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
 	echo "Overlays: $${run}evaluation/overlays/"
 
 test: install check

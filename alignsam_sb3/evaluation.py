@@ -39,6 +39,7 @@ Player = Callable[[list[SamSegEnv], list[Observation], int], list[Action]]
 CHUNK = 32  # episodes played at a time
 PICTURES = 12  # episodes with an overlay
 SHEET_ROWS = 5  # episodes in episodes.png
+TARGET_ROWS, TARGET_COLUMNS = 4, 3  # images and targets in targets.png
 VERSIONED = ("alignsam_sb3", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "segment_anything", "numpy")
 
 
@@ -238,6 +239,29 @@ def _comparison(i: int, rows: Mapping[str, Row], episode: tuple[int, int], env: 
     return np.concatenate(panels, axis=1)
 
 
+def target_pairs(images_by_category: Sequence[NDArray[np.int64]]) -> list[list[tuple[int, int]]]:
+    """For the first images that show several categories, an episode (image index, category id) for each."""
+    shown: dict[int, list[tuple[int, int]]] = {}
+    for category, images in enumerate(images_by_category):
+        for image in images:
+            shown.setdefault(int(image), []).append((int(image), category))
+    return [shown[i][:TARGET_COLUMNS] for i in sorted(shown) if len(shown[i]) > 1][:TARGET_ROWS]
+
+
+def write_targets(path: Path, agent: Player, env: SamSegEnv) -> None:
+    """Draw the same images with one target after the other: the mask should move. Nothing where no image has two."""
+    rows = []
+    for episodes in target_pairs(env.shared.images_by_category):
+        row = play(agent, [env], episodes)
+        image = env.shared.dataset[episodes[0][0]].image
+        panels = [caption(panel(image, None, (), 224), "photo")]
+        for (_, category), mask, clicks in zip(episodes, row.masks, row.clicks, strict=True):
+            panels.append(caption(panel(image, mask, clicks, 224), env.shared.dataset.categories[category]))
+        rows.append(np.concatenate(panels, axis=1))
+    if rows:
+        save_picture(stack(rows), path)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
@@ -307,10 +331,11 @@ def main(argv: list[str] | None = None) -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_report(args.out, rows, episodes, env, described)
+    write_targets(args.out / "targets.png", players["agent"], env)
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
     print("Means after the last click ± 95 % interval; then Dice after each click")
     print(table(rows))
-    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/")
+    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, targets.png, overlays/")
 
 
 if __name__ == "__main__":

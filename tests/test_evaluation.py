@@ -93,3 +93,26 @@ def test_a_player_that_stops_keeps_its_mask(make_env):
     row = evaluation.play(one_click_then_done, [env], [(0, 0), (1, 0)])
     assert np.array_equal(row.scores["dice"][:, 0], row.scores["dice"][:, -1])
     assert [len(c) for c in row.clicks] == [1, 1]
+
+
+def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env):
+    def make():
+        return make_env(dataset="toy:semantic", dataset_kwargs={"n_images": 16}, clip="tiny", max_steps=2)
+
+    path = tmp_path / "policy.zip"
+    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv([make]), n_steps=4, batch_size=4, seed=0, device="cpu").save(path)
+    results, printed = run(path, tmp_path, capsys)
+    assert list(results["rows"]) == ["random", "CLIP top", "CLIP points", "centre", "oracle", "agent"]
+    lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
+    assert {len(line["point_coords"]) for line in lines if line["player"] == "CLIP top"} == {1}
+    points = [line for line in lines if line["player"] == "CLIP points"]
+    assert all(sum(line["point_labels"]) * 2 == len(line["point_labels"]) for line in points)
+    assert len({line["category"] for line in lines}) > 1
+    assert (tmp_path / "targets.png").is_file()
+    assert results["env"]["clip"] == "tiny"
+    assert "| CLIP points |" in printed
+
+
+def test_target_pairs_are_of_one_image():
+    images = (np.array([3, 4]), np.array([4, 5]), np.array([4, 5]))
+    assert evaluation.target_pairs(images) == [[(4, 0), (4, 1), (4, 2)], [(5, 1), (5, 2)]]

@@ -103,7 +103,7 @@ class CellExtractor(BaseFeaturesExtractor):
 
 
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:
-    """Start with the cells' logits as the action logits, all zero: every allowed action is equally likely at first.
+    """Start with the cells' logits as the action logits, all zero (beside the extractor's advice, if it gives any).
 
     Does nothing for another extractor, or where hidden layers lie between extractor and action net.
     """

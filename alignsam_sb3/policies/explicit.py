@@ -85,12 +85,35 @@ class Fusion(nn.Module):
         return out
 
 
+class Advice(nn.Module):
+    """What language alone would do, as logits: the policy starts from it and learns what to do better.
+
+    A positive click where language sees the target and SAM does not yet, a negative one where SAM does and language does not.
+    Before the first click SAM believes nothing (0.5 everywhere) and only the first of the two speaks.
+    """
+
+    def __init__(self, trust: float = 8.0) -> None:
+        super().__init__()
+        self.trust = nn.Parameter(th.tensor([trust, trust / 2]))
+
+    def forward(self, wanted: th.Tensor, belief: th.Tensor) -> th.Tensor:
+        """Logits (B, 2 x cells) in the order of the actions.
+
+        :param wanted: (B, 1, patches, patches) the target's map
+        :param belief: (B, 1, patches, patches)
+        """
+        taken = (2 * belief - 1).clamp(min=0)
+        positive, negative = wanted * (1 - taken), (1 - wanted) * taken
+        return th.cat([self.trust[0] * positive.flatten(1), self.trust[1] * negative.flatten(1)], dim=1)
+
+
 class ExplicitExtractor(CellExtractor):
     """SAM's stream and language's stream, each three convolutions, fused by a residual attention block; a logit for each cell.
 
     SAM's stream is ``E * M + E`` for embedding E and mask belief M, whose logits are divided by a temperature that falls
     with the steps. Language's stream sees :func:`guide_maps`, which depend on no category's number: a policy trained on
     some categories plays others, and phrases. Their spatial tokens, of both streams of one image, attend to each other.
+    The logits of the cells are added to those of :class:`Advice`, so that an untrained policy clicks where language says.
 
     Any embedding (C, h, w), belief resolution, click grid and number of categories. Nothing frozen is part of it: the maps
     are observations.
@@ -119,13 +142,14 @@ class ExplicitExtractor(CellExtractor):
         self.fusion = Fusion(2 * self.grid**2, width, heads)
         self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
         self.cells = CellHead(channels + 2 * width, self.patches, global_dim, N_GUIDES)
+        self.advice = Advice()
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
         size = (embedding.shape[-2], embedding.shape[-1])
-        belief = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], size)
-        belief = cool_belief(belief, steps, self.warmth)
+        seen = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], size)
+        belief = cool_belief(seen, steps, self.warmth)
         weighted = embedding * belief + embedding
         target = observations["target_category"].reshape(len(embedding), -1)
         guides = guide_maps(observations["similarity_maps"], target)
@@ -136,4 +160,5 @@ class ExplicitExtractor(CellExtractor):
         features = self.linear(th.cat([fused.mean((2, 3)), fused.amax((2, 3)), steps], dim=1))
         described = th.cat([on_grid(weighted, self.patches), on_grid(fused, self.patches)], dim=1)
         logits = self.cells(described, belief, self._free(observations), steps, features, guides)
+        logits = logits + self.advice(on_grid(guides[:, :1], self.patches), on_grid(seen, self.patches))
         return th.cat([features, logits], dim=1)

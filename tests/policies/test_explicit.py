@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
-from alignsam_sb3.policies.explicit import cool_belief, guide_maps, scale_target
+from alignsam_sb3.policies.explicit import Advice, cool_belief, guide_maps, scale_target
 
 
 def space(channels=16, side=16, categories=8, patches=8, max_steps=5):
@@ -130,6 +130,23 @@ def test_an_early_belief_counts_less():
     assert th.allclose(late, belief.flatten(), atol=1e-5)
     assert early[1] == 0.5
     assert 0.8 < early[0] < 0.95  # never hidden, as exp(steps left) hides it
+
+
+def test_an_untrained_policy_clicks_where_language_says(make_env):
+    venv = make_vec_env(lambda: make_env(clip="tiny", patches=16), 2, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ExplicitMaskablePolicy", venv, n_steps=6, batch_size=4, seed=0, device="cpu")
+    seen = venv.reset()
+    actions, _ = model.predict(seen, deterministic=True)
+    for maps, action in zip(seen["similarity_maps"], actions, strict=True):
+        assert action == maps[0].argmax()  # a positive click, on the cell of the maximum
+
+
+def test_advice_turns_to_what_is_missed_and_to_what_is_wrongly_taken():
+    wanted = th.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 1, 2, 2)
+    advice = Advice(8.0)
+    assert advice(wanted, th.full((1, 1, 2, 2), 0.5)).tolist() == [[8, 8, 0, 0, 0, 0, 0, 0]]
+    taken = th.tensor([1.0, 0.0, 1.0, 0.0]).reshape(1, 1, 2, 2)
+    assert advice(wanted, taken).tolist() == [[0, 8, 0, 0, 0, 0, 4, 0]]
 
 
 def test_observations_without_maps_are_refused():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':12}", "device:'cpu'", "max_steps:3"]
+SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':16}", "device:'cpu'", "max_steps:3"]
 FEW = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1"]
 
 
@@ -50,7 +50,7 @@ def test_resume_goes_on_with_steps_and_schedule(trained):
         "scripts/train.py", "-n", "96", "-i", checkpoint, "--log-folder", logs / "resumed", "--eval-freq", "32", "-P",
         "--eval-episodes", "1", "--save-freq", "32", "--log-interval", "1", *FEW,
     )  # fmt: skip
-    assert "'n_images': 12" in said  # the task comes with the policy
+    assert "'n_images': 16" in said  # the task comes with the policy
     assert "Going on from step 32 to 96" in said
     assert sorted({int(n) for n in re.findall(r"total_timesteps +\| (\d+)", said)}) == [48, 64, 80, 96]
     rates = sorted({float(r) for r in re.findall(r"learning_rate +\| ([\d.e-]+)", said)}, reverse=True)
@@ -64,11 +64,11 @@ def test_resume_goes_on_with_steps_and_schedule(trained):
 
 
 def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path):
-    said = run("scripts/train.py", "--dataset", "toy:saliency:train", "-n", "16", "-f", tmp_path, *SMALL, fails=True)
+    said = run("scripts/train.py", "--dataset", "toy:semantic:train", "-n", "16", "-f", tmp_path, *SMALL, fails=True)
     assert "would use the same images" in said
     policy = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip"
     command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--out", tmp_path]
-    said = run(*command, "--dataset", "toy:saliency:train", "--dataset-kwargs", '{"n_images": 12}', fails=True)
+    said = run(*command, "--dataset", "toy:semantic:train", "--dataset-kwargs", '{"n_images": 16}', fails=True)
     assert "was trained on these very images" in said
 
 
@@ -95,7 +95,7 @@ def test_the_stock_zoo_command_and_ours_train_ppo(tmp_path):
     run(*stock, "-n", "32", "-f", tmp_path / "stock", *without, *FEW)
     policy = tmp_path / "stock" / "ppo" / "SamSeg-v0_1" / "SamSeg-v0.zip"
     command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--episodes", "2", "--out", tmp_path / "report"]
-    command += ["--dataset-kwargs", '{"n_images": 12}']
+    command += ["--dataset-kwargs", '{"n_images": 16}']
     assert "pass --trust" in run(*command, fails=True)
     assert "| agent |" in run(*command, "--trust")
     run("scripts/train.py", "--algo", "ppo", "-n", "32", "-f", tmp_path / "ours", "--eval-freq", "-1", *SMALL, *FEW)
