@@ -28,6 +28,7 @@ from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.features import SegmenterSource, build_bank
 from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.semantics import LanguagePrior, load_clip
 
 Clock = dict[str, float]
 
@@ -60,16 +61,15 @@ def timed(clock: Clock, name: str, function: Callable[..., Any]) -> Callable[...
     return call
 
 
-def measure(job: tuple[int, bool, int, dict[str, Any]]) -> dict[str, Any]:
+def measure(job: tuple[int, bool, int, dict[str, Any], str]) -> dict[str, Any]:
     """Train for a while with n environments; steps per second, shares of time, bytes per transition, peak memory."""
-    n_envs, naive, rollouts, options = job
-    make = lambda: gym.make("SamSeg-v0", dataset_kwargs=options)  # noqa: E731
+    n_envs, naive, rollouts, options, policy = job
+    clip = "tiny" if policy.startswith("Explicit") else None
+    make = lambda: gym.make("SamSeg-v0", dataset_kwargs=options, clip=clip)  # noqa: E731
     venv = DummyVecEnv([lambda: NaiveEnv(make())]) if naive else SamSegVecEnv([make] * n_envs)
     steps = max(256 // n_envs, 8)
     buffer = MaskableDictRolloutBuffer if naive else None
-    model = SamMaskablePPO(
-        "ImplicitMaskablePolicy", venv, n_steps=steps, batch_size=128, n_epochs=4, seed=0, rollout_buffer_class=buffer
-    )
+    model = SamMaskablePPO(policy, venv, n_steps=steps, batch_size=128, n_epochs=4, seed=0, rollout_buffer_class=buffer)
     model.learn(n_envs * steps)  # warm up
     clock: Clock = defaultdict(float)
     segmenter = venv.envs[0].unwrapped.segmenter  # type: ignore[attr-defined]
@@ -89,6 +89,8 @@ def measure(job: tuple[int, bool, int, dict[str, Any]]) -> dict[str, Any]:
     return {
         "n_envs": n_envs,
         "naive": naive,
+        "policy": policy,
+        "update_ms_per_step": 1000 * clock["update"] / taken,
         "rollout_steps_per_second": taken / clock["rollout"],
         "training_steps_per_second": taken / seconds,
         "share": {k: v / seconds for k, v in {**{k: clock[k] for k in ("decode", "policy", "update")}, "rest": rest}.items()},
@@ -97,17 +99,27 @@ def measure(job: tuple[int, bool, int, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def measure_bank(options: dict[str, Any]) -> float:
-    """Images per second of a fresh bank, scenes already drawn."""
+def measure_banks(options: dict[str, Any]) -> dict[str, float]:
+    """Images per second of fresh banks, scenes already drawn: embeddings alone, and with similarity maps."""
     import tempfile
 
-    dataset, segmenter = load_dataset("toy:saliency", "train", **options), load_segmenter("tiny")
+    dataset = load_dataset("toy:semantic", "train", **options)
     for index in range(len(dataset)):
         _ = dataset[index]
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        build_bank(dataset, SegmenterSource(segmenter), Path(folder))
-        return len(dataset) / (time.perf_counter() - began)
+    seconds = []
+    prior = LanguagePrior(load_clip("tiny"), dataset.categories)
+    for source in (SegmenterSource(load_segmenter("tiny")), prior):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            build_bank(dataset, source, Path(folder))
+            seconds.append(time.perf_counter() - began)
+    return {"embeddings": len(dataset) / seconds[0], "with maps": len(dataset) / sum(seconds)}
+
+
+def _name(row: dict[str, Any]) -> str:
+    if row["naive"]:
+        return "naive"
+    return f"{row['n_envs']} envs" + (", explicit" if row["policy"].startswith("Explicit") else "")
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -118,7 +130,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = report["rows"]
-    names = ["naive" if r["naive"] else f"{r['n_envs']} envs" for r in rows]
+    names = [_name(row) for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     x = np.arange(len(rows))
     left.bar(x - 0.2, [r["rollout_steps_per_second"] for r in rows], 0.4, label="rollout")
@@ -144,29 +156,32 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     options, rollouts = {"n_images": 16 if args.quick else 200}, 1 if args.quick else 6
-    gym.make("SamSeg-v0", dataset_kwargs=options)  # builds the bank outside the measurement
+    gym.make("SamSeg-v0", dataset_kwargs=options)  # builds the banks outside the measurement
     rows = []
-    for n_envs, naive in ((1, True), (1, False), (8, False), (32, False)):
+    implicit, explicit = "ImplicitMaskablePolicy", "ExplicitMaskablePolicy"
+    for n_envs, naive, policy in ((1, True, implicit), *((n, False, implicit) for n in (1, 8, 32)), (32, False, explicit)):
         with mp.get_context("spawn").Pool(1) as pool:  # a process each, so that peak memory is its own
-            rows.append(pool.map(measure, [(n_envs, naive, rollouts, options)])[0])
+            rows.append(pool.map(measure, [(n_envs, naive, rollouts, options, policy)])[0])
         print(json.dumps(rows[-1]), flush=True)
     base = rows[0]
     for row in rows:
         row["rollout_ratio"] = row["rollout_steps_per_second"] / base["rollout_steps_per_second"]
         row["training_ratio"] = row["training_steps_per_second"] / base["training_steps_per_second"]
         row["bytes_ratio"] = row["bytes_per_transition"] / base["bytes_per_transition"]
-    report = {"rows": rows, "bank_images_per_second": measure_bank(options), "threads": th.get_num_threads()}
+    report = {"rows": rows, "bank_images_per_second": measure_banks(options), "threads": th.get_num_threads()}
     (args.out / "benchmark.json").write_text(json.dumps(report, indent=2))
     plot(report, args.out / "benchmark.png")
     print("| | rollout steps/s | training steps/s | x naive (rollout) | x naive (training) | bytes/transition | peak MB |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         print(
-            f"| {'naive' if row['naive'] else str(row['n_envs']) + ' envs'} | {row['rollout_steps_per_second']:.0f} | "
+            f"| {_name(row)} | {row['rollout_steps_per_second']:.0f} | "
             f"{row['training_steps_per_second']:.0f} | {row['rollout_ratio']:.1f} | {row['training_ratio']:.1f} | "
             f"{row['bytes_per_transition']:.0f} | {row['peak_memory_mb']:.0f} |"
         )
-    print(f"bank: {report['bank_images_per_second']:.0f} images/s. Written to {args.out}")
+    print("bank: " + ", ".join(f"{speed:.0f} images/s ({what})" for what, speed in report["bank_images_per_second"].items()))
+    print("update: " + ", ".join(f"{row['update_ms_per_step']:.2f} ms/step ({_name(row)})" for row in rows[-2:]))
+    print(f"Written to {args.out}")
 
 
 if __name__ == "__main__":

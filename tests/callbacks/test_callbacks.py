@@ -8,7 +8,13 @@ from PIL import Image
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 
-from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
+from alignsam_sb3.callbacks import (
+    EpisodeFilmCallback,
+    MlflowCallback,
+    SegmentationCallback,
+    SegmentationEvalCallback,
+    film_episode,
+)
 from alignsam_sb3.policies import SamMaskablePPO
 
 
@@ -82,3 +88,24 @@ def test_mlflow_gets_every_scalar(model, monkeypatch):
     assert names[-1] == "end_run"
     sent = set().union(*(args[0] for name, args, _ in fake.said if name == "log_metrics"))
     assert {"rollout/dice", "time/total_timesteps"} <= sent
+
+
+def test_debug_maps_widen_the_films(make_env, tmp_path):
+    env = make_env(clip="tiny", dataset="toy:semantic", dataset_kwargs={"n_images": 16}, render_mode="rgb_array").unwrapped
+    venv = SamSegVecEnv([lambda: make_env(clip="tiny", dataset="toy:semantic", dataset_kwargs={"n_images": 16})])
+    model = SamMaskablePPO("ExplicitMaskablePolicy", venv, n_steps=6, batch_size=4, seed=0, device="cpu")
+    plain, told = (film_episode(model, env, seed=1, maps=maps) for maps in (False, True))
+    assert len(plain) == len(told)
+    assert told[0].shape[1] > plain[0].shape[1] * 1.5
+    assert np.array_equal(told[0][:, : plain[0].shape[1]], plain[0])
+
+
+def test_mlflow_gets_the_pictures(make_env, model, monkeypatch, tmp_path):
+    fake = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    env = make_env(render_mode="rgb_array", split="eval").unwrapped
+    model.learn(12, callback=[EpisodeFilmCallback(tmp_path, env, 6), MlflowCallback("file:/nowhere")])
+    pictures = [(args[0], kwargs) for name, args, kwargs in fake.said if name == "log_image"]
+    assert pictures
+    assert pictures[0][0].dtype == np.uint8
+    assert pictures[0][1]["key"] == "film_clicks"

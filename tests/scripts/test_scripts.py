@@ -1,5 +1,6 @@
 """The commands of README, small, each in a process of its own as a user would run it."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':16}", "device:'cpu'", "max_steps:3"]
@@ -117,3 +119,84 @@ def test_benchmark_writes_its_report(tmp_path):
     run("scripts/benchmark.py", "--quick", "--out", tmp_path)
     assert (tmp_path / "benchmark.json").is_file()
     assert (tmp_path / "benchmark.png").is_file()
+
+
+def test_the_prior_is_chosen_on_the_command_line_and_debug_maps_are_filmed(tmp_path):
+    few = ["-n", "16", "--eval-freq", "-1", *SMALL, *FEW]
+    said = run("scripts/train.py", "-f", tmp_path / "told", "--debug-maps", *few)
+    assert "'clip': 'tiny'" in said
+    film = Image.open(next((tmp_path / "told").rglob("films/*.png")))
+    assert film.width == 5 * 256  # photo, truth, prediction, belief, similarity
+    said = run(
+        "scripts/train.py", "--env", "SamSegImplicit-v0", "--dataset", "toy:semantic", "--clip", "none", "-f", tmp_path / "no",
+        *few,
+    )  # fmt: skip
+    assert "'clip': None" in said
+    assert "ImplicitMaskablePolicy" in said
+    assert "unknown weights" in run("scripts/train.py", "--clip", "ViT-B-16-quickgelu:opeai", "-f", tmp_path, *few, fails=True)
+
+
+def test_every_entry_of_the_hyperparameters_is_an_environment(tmp_path):
+    import gymnasium as gym
+    import yaml
+
+    import alignsam_sb3  # noqa: F401
+
+    for name in ("ppo", "ppo_mask"):
+        entries = yaml.safe_load((ROOT / "hyperparams" / f"{name}.yml").read_text())
+        assert set(entries) == {"SamSeg-v0", "SamSegImplicit-v0", "SamSegCoco-v0"}
+        assert all(key in gym.registry for key in entries)
+
+
+def test_tiny_clip_fits_resumes_and_is_measured(tmp_path):
+    few = ["--steps", "3", "--scenes", "8", "--batch", "2", "--statements", "4", "--save-every", "2", "--out", tmp_path]
+    run("scripts/fit_tiny_clip.py", *few)
+    assert json.loads((tmp_path / "fit.json").read_text())["args"]["steps"] == "3"
+    few[1] = "4"
+    assert "going on from step 3" in run("scripts/fit_tiny_clip.py", *few)
+    said = run("scripts/measure_clip.py", "--clip", f"tiny:{tmp_path / 'tiny_clip.safetensors'}", "--scenes", "12")
+    assert 0 <= json.loads(said[said.index("{\n") :])["presence_map"] <= 1
+
+
+def test_seeds_are_summarised(tmp_path):
+    for seed, dice in ((0, 0.8), (1, 0.9)):
+        rows = {"oracle": {"dice": [1.0], "iou": [1.0]}, "agent": {"dice": [dice], "iou": [dice]}}
+        (tmp_path / f"{seed}.json").write_text(json.dumps({"rows": rows, "seed": seed, "episodes": 5, "env": {}}))
+    said = run("scripts/summarise.py", tmp_path / "0.json", tmp_path / "1.json")
+    assert "| agent | 0.850 ± 0.635 |" in said  # t(1, 0.975) = 12.71
+
+
+@pytest.mark.slow
+def test_a_trained_agent_follows_the_word(tmp_path):
+    """Trained for a few minutes: on images never trained on, each word's mask lies on that word's objects."""
+    run("scripts/train.py", "-n", "12000", "-f", tmp_path, "--eval-freq", "-1")
+    zips = tmp_path / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip"
+    own, crossed = own_and_crossed(zips)
+    assert own > 0.6
+    assert own > 3 * crossed
+
+
+def own_and_crossed(path):
+    """Mean Dice of the agent's masks with the named objects, and with those of another word on the same image."""
+    import numpy as np
+    from alignsam_sb3.envs.sam_seg import SamSegEnv
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from alignsam_sb3 import metrics
+    from alignsam_sb3.evaluation import agent_player, play
+    from alignsam_sb3.policies import load_policy, read_recipe
+
+    def make():
+        return SamSegEnv(**{**read_recipe(path)["env"], "split": "eval"})
+
+    env, own, crossed = make(), [], []
+    agent = agent_player(load_policy(path, DummyVecEnv([make])))
+    for index in range(30):
+        sample = env.shared.dataset[index]
+        shown = [int(c) for c in np.unique(sample.category_ids)]
+        if len(shown) > 1:
+            row = play(agent, [make() for _ in shown], [(index, c) for c in shown])
+            for mask, category, other in zip(row.masks, shown, np.roll(shown, 1), strict=True):
+                own.append(metrics.dice(mask, sample.target(category)))
+                crossed.append(metrics.dice(mask, sample.target(int(other))))
+    return np.mean(own), np.mean(crossed)
