@@ -141,7 +141,8 @@ class ExplicitExtractor(CellExtractor):
         self.clip_stream = _Stream(N_GUIDES, side, self.grid, width)
         self.fusion = Fusion(2 * self.grid**2, width, heads)
         self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
-        self.cells = CellHead(channels + 2 * width, self.patches, global_dim, N_GUIDES)
+        self.narrow = nn.ModuleList(nn.Conv2d(c, width // 2, 1) for c in (channels, 2 * width))
+        self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES)
         self.advice = Advice()
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
@@ -158,7 +159,8 @@ class ExplicitExtractor(CellExtractor):
         halves = tokens.transpose(1, 2).unflatten(2, (2, self.grid, self.grid))  # (B, width, stream, g, g)
         fused = halves.permute(0, 2, 1, 3, 4).flatten(1, 2)
         features = self.linear(th.cat([fused.mean((2, 3)), fused.amax((2, 3)), steps], dim=1))
-        described = th.cat([on_grid(weighted, self.patches), on_grid(fused, self.patches)], dim=1)
+        narrowed = [narrow(x) for narrow, x in zip(self.narrow, (weighted, fused), strict=True)]
+        described = th.cat([on_grid(x, self.patches) for x in narrowed], dim=1)
         logits = self.cells(described, belief, self._free(observations), steps, features, guides)
         logits = logits + self.advice(on_grid(guides[:, :1], self.patches), on_grid(seen, self.patches))
         return th.cat([features, logits], dim=1)
