@@ -9,9 +9,10 @@ DATASET ?=
 CATEGORIES ?=
 SEGMENTER ?=
 CLIP ?=
+KWARGS ?=
 ENV ?= SamSeg-v0
 OUT ?= runs/seed$(SEED)
-WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(DATASET),--dataset "$(DATASET)") $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter "$(SEGMENTER)")
+WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(KWARGS),--env-kwargs $(KWARGS)) $(if $(DATASET),--dataset "$(DATASET)") $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter "$(SEGMENTER)")
 
 # Threads that wait by spinning slow small models down thirtyfold as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= passive

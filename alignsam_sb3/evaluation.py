@@ -250,6 +250,7 @@ def target_pairs(images_by_category: Sequence[NDArray[np.int64]]) -> list[list[t
 
 def write_targets(path: Path, agent: Player, env: SamSegEnv) -> None:
     """Draw the same images with one target after the other: the mask should move. Nothing where no image has two."""
+    path.unlink(missing_ok=True)
     rows = []
     for episodes in target_pairs(env.shared.images_by_category):
         row = play(agent, [env], episodes)
@@ -284,6 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", help="another data set than the policy's own, by spec string")
     parser.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
     parser.add_argument("--clip", help="another language prior than the policy's own, by spec string")
+    parser.add_argument("--prompts", type=json.loads, help="phrases for categories, as JSON")
     parser.add_argument("--categories", nargs="+", help="names to keep")
     parser.add_argument("--dataset-kwargs", type=json.loads, help="options of the data set, as JSON")
     parser.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
@@ -291,6 +293,10 @@ def main(argv: list[str] | None = None) -> None:
     recipe = read_recipe(args.policy, args.trust)
     settings = dict(recipe["env"])
     settings |= {key: value for key in ("dataset", "segmenter", "clip") if (value := getattr(args, key))}
+    if settings.get("clip") == "none":
+        settings["clip"] = None
+    if args.prompts is not None or args.dataset or args.categories:  # phrases belong to the categories they were written for
+        settings["prompts"] = args.prompts or {}
     if args.dataset or args.dataset_kwargs:
         settings["dataset_kwargs"] = args.dataset_kwargs or {}
     if args.categories:
@@ -302,7 +308,8 @@ def main(argv: list[str] | None = None) -> None:
             raise TypeError(f"{args.env} is no SamSeg environment")
         return env
 
-    data = make_env().shared.dataset.fingerprint
+    first = make_env()
+    data = first.shared.dataset.fingerprint
     if data == recipe["trained_on"]:
         raise SystemExit(
             f"{args.policy} was trained on these very images ({data}): an evaluation on them says nothing. "
@@ -311,7 +318,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_policy(args.policy, DummyVecEnv([make_env]), args.trust)
     players: dict[str, Player] = {
         "random": random_player(args.seed),
-        **({"CLIP top": clip_top_player, "CLIP points": clip_points_player} if settings.get("clip") else {}),
+        **({"CLIP top": clip_top_player, "CLIP points": clip_points_player} if first.shared.language else {}),
         "centre": centre_player,
         "oracle": oracle_player,
         "agent": agent_player(model),
@@ -321,7 +328,7 @@ def main(argv: list[str] | None = None) -> None:
     distinct = len(set(episodes))
     described = {
         "distinct_episodes": distinct,
-        "env": {**settings, "split": "eval"},
+        "env": {**first.settings, "split": "eval"},
         "data": data,
         "episodes": args.episodes,
         "seed": args.seed,
@@ -335,7 +342,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
     print("Means after the last click ± 95 % interval; then Dice after each click")
     print(table(rows))
-    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, targets.png, overlays/")
+    print(
+        f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/, and targets.png if images have several"
+    )
 
 
 if __name__ == "__main__":

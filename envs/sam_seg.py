@@ -21,7 +21,7 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
 from alignsam_sb3.rewards import Turn, make_reward
 from alignsam_sb3.segmenters import PromptableSegmenter
-from alignsam_sb3.semantics import PADDING, ClipSurgery, maps_in_frame
+from alignsam_sb3.semantics import PADDING, ClipSurgery, load_clip, maps_in_frame
 
 logger = logging.getLogger(__name__)
 
@@ -377,6 +377,6 @@ def _open(
 ) -> Shared:
     if isinstance(dataset, str) and isinstance(segmenter, str) and not isinstance(clip, ClipSurgery):
         return share_by_name(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
-    if isinstance(dataset, str) or isinstance(segmenter, str) or isinstance(clip, str):
-        raise TypeError("give dataset, segmenter and clip all as spec strings, or all as objects")
-    return share(dataset, segmenter, on_error, clip, prompts)
+    if isinstance(dataset, str) or isinstance(segmenter, str):
+        raise TypeError("give both dataset and segmenter as spec strings (then clip, too), or both as objects")
+    return share(dataset, segmenter, on_error, load_clip(clip, device) if isinstance(clip, str) else clip, prompts)

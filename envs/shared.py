@@ -55,6 +55,7 @@ def share(
     texts: tuple[str, ...] = ()
     if clip is not None:
         texts = tuple((prompts or {}).get(name, name) for name in dataset.categories)
+        clip.check_words(texts)
         language = build_bank(dataset, LanguagePrior(clip, texts), on_error=on_error)
         usable = usable & language.usable
     kept = tuple(images[usable[images]] for images in dataset.images_by_category)

@@ -11,8 +11,11 @@ arXiv 2112.09106). Interrupt it at any time: the same command goes on from the l
 import argparse
 import math
 import multiprocessing as mp
+import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -126,6 +129,19 @@ class Batch:
         )
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C waiting until the end: a step is taken wholly or not at all."""
+    waiting = []
+    before = signal.signal(signal.SIGINT, lambda *_: waiting.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
+
+
 class Helper(nn.Module):
     """What the fit needs beside a CLIP, and does not ship.
 
@@ -161,6 +177,7 @@ class Fit:
 
     def __init__(self, args: argparse.Namespace, clip: CLIP, config: TinyClipConfig, words: Words) -> None:
         self.args, self.clip, self.config, self.words, self.path = args, clip, config, words, args.out / "checkpoint.pt"
+        self.described = {k: str(v) for k, v in sorted(vars(args).items()) if k not in ("out", "save_every")}
         self.helper = Helper(config.embed_dim)
         both = [*clip.parameters(), *self.helper.parameters()]
         decayed, plain = [p for p in both if p.ndim >= 2], [p for p in both if p.ndim < 2]
@@ -175,6 +192,8 @@ class Fit:
         self.step, self.spent, self.began = 0, 0.0, time.time()
         if self.path.exists():
             state = th.load(self.path, weights_only=True)
+            if state["args"] != self.described:
+                raise SystemExit(f"{self.path} was begun with {state['args']}, not {self.described}: give another --out")
             for name in KEPT:
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.spent = state["step"], state["seconds"]
@@ -190,7 +209,7 @@ class Fit:
         state = {name: getattr(self, name).state_dict() for name in KEPT}
         part = self.path.with_suffix(".part")
         with removed_on_error(part):
-            th.save({**state, "step": self.step, "seconds": self.seconds}, part)
+            th.save({**state, "args": self.described, "step": self.step, "seconds": self.seconds}, part)
             part.replace(self.path)
         notes = {"step": str(self.step), "seed": str(self.args.seed), "seconds": f"{self.seconds:.0f}"}
         save_tiny_clip(self.clip, self.words.ids.tolist(), self.config, self.args.out / "tiny_clip.safetensors", notes)
@@ -205,10 +224,11 @@ class Fit:
             coming = batches.submit(self.draw, pool, self.step)
             while self.step < self.args.steps:
                 batch, coming = coming.result(), batches.submit(self.draw, pool, self.step + 1)
-                losses = self.take_step(batch)
+                with uninterrupted():
+                    losses = self.take_step(batch)
+                    self.step += 1
                 names = ("presence", "places", "naming")
                 bar.set_postfix({n: f"{x:.3f}" for n, x in zip(names, losses, strict=True)}, refresh=False)
-                self.step += 1
                 bar.update()
                 if self.step % self.args.save_every == 0 or self.step == self.args.steps:
                     self.save()

@@ -16,7 +16,7 @@ from alignsam_sb3.semantics import ClipSurgery, load_clip, top_point
 
 
 def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> float:
-    """Mean over the positives of the precision among all that score at least as high."""
+    """Mean over the positives of the precision among all up to it, in order of falling score."""
     order = np.argsort(-scores, kind="stable")
     hits = shown[order]
     return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
@@ -42,7 +42,7 @@ def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) ->
             "peak_on_object": round(float(np.mean(peaks[k])), 4),
             "presence_ap": round(average_precision(scores[:, k], shown[:, k]), 4),
             "score_shown": round(float(scores[shown[:, k], k].mean()), 4),
-            "score_absent": round(float(scores[~shown[:, k], k].mean()), 4),
+            "score_absent": None if shown[:, k].all() else round(float(scores[~shown[:, k], k].mean()), 4),
         }
         for k, name in enumerate(names)
         if peaks[k]

@@ -89,6 +89,7 @@ class EpisodeFilmCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         self.film()
+        self.logger.dump(self.num_timesteps)  # nobody else dumps after the last rollout
 
     def film(self) -> None:
         """Play, write and log one episode."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from alignsam_sb3.clickers import Click
 
 N_DUAL = 6
+_ROUNDING = 1e-6  # similarities are of the order of 0.02
 
 
 def check_tower(visual: object) -> VisionTransformer:
@@ -106,9 +107,9 @@ def feature_surgery(image: th.Tensor, text: th.Tensor, redundant: th.Tensor | No
 
 
 def to_unit_range(similarity: th.Tensor) -> th.Tensor:
-    """Min-max over places (B, HW, N); a constant map says nothing about places and becomes 0.5 everywhere."""
+    """Min-max over places (B, HW, N); a constant map (but for rounding) says nothing of places and becomes 0.5 everywhere."""
     low, high = similarity.amin(1, keepdim=True), similarity.amax(1, keepdim=True)
-    flat = high - low <= 0
+    flat = high - low <= _ROUNDING
     return th.where(flat, th.full_like(similarity, 0.5), (similarity - low) / th.where(flat, th.ones_like(low), high - low))
 
 

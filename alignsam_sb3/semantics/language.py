@@ -1,6 +1,7 @@
 """A frozen CLIP that says where a text is in an image, and how much it is there at all."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ class SimilarityMaps:
 
 
 class ClipSurgery:
-    """CLIP Surgery (arXiv 2304.05653) on any open_clip ViT; the model is set to eval mode and otherwise left as it is.
+    """CLIP Surgery (arXiv 2304.05653) on any open_clip ViT.
 
-    :param clip: the model
+    :param clip: the model; it is frozen, set to eval mode and single precision and moved to the device, and no weight changes
     :param tokenize: turns texts into token ids, given ``context_length``
     :param image_size: side of the square that images are squashed to, in pixels; by default the model's own
     :param n_dual: blocks with a second path; the paper's 6, or all of a shallower tower
@@ -62,16 +63,16 @@ class ClipSurgery:
             device = "cuda" if th.cuda.is_available() else "cpu"
         self.device, self.name, self.n_dual = th.device(device), name, n_dual
         visual = check_tower(clip.visual)
+        size, patch = image_size or int(visual.image_size[0]), int(visual.patch_size[0])
+        if size % patch:
+            near = max(round(size / patch), 1) * patch
+            raise ValueError(f"CLIP {name!r} has patches of {patch} pixels, and {size} is no multiple of that: take {near}")
         broken = [key for key, value in clip.state_dict().items() if not th.isfinite(value).all()]
         if broken:
             raise ValueError(
                 f"CLIP {name!r} has NaN or infinite weights ({len(broken)} tensors, first {broken[0]!r}): damaged?"
             )
-        self.clip, self._tokenize = clip.eval().requires_grad_(False).to(self.device), tokenize
-        size, patch = image_size or int(visual.image_size[0]), int(visual.patch_size[0])
-        if size % patch:
-            near = max(round(size / patch), 1) * patch
-            raise ValueError(f"CLIP {name!r} has patches of {patch} pixels, and {size} is no multiple of that: take {near}")
+        self.clip, self._tokenize = clip.eval().requires_grad_(False).float().to(self.device), tokenize
         self.image_size, self.grid = size, (size // patch, size // patch)
         mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
         std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
@@ -82,8 +83,10 @@ class ClipSurgery:
     @cached_property
     def fingerprint(self) -> str:
         """Changes whenever a map would."""
-        said = f"{self.name.partition(':')[0]}-{self.image_size}-{self.n_dual}-v{SEMANTICS_VERSION}-{'|'.join(TEMPLATES)}"
-        digest = hashlib.sha256(said.encode())
+        pixels = [self._mean.flatten().tolist(), self._std.flatten().tolist()]
+        # the printed model holds what no weight tells: activation, heads, strides
+        said = [str(self.clip), self.image_size, self.n_dual, pixels, TEMPLATES, SEMANTICS_VERSION]
+        digest = hashlib.sha256(json.dumps(said).encode())
         for key, value in sorted(self.clip.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
@@ -98,7 +101,9 @@ class ClipSurgery:
     @th.no_grad()
     def image_features(self, images: Sequence[NDArray[np.uint8]]) -> th.Tensor:
         """Normalised tokens (B, 1 + g_h g_w, D) of RGB images (H_i, W_i, 3) uint8 of any sizes, the class token first."""
-        tokens, _ = surgery_tokens(self.clip.visual, th.stack([self._preprocess(image) for image in images]), self.n_dual)
+        batch = th.stack([self._preprocess(image) for image in images])
+        with th.backends.cudnn.flags(allow_tf32=False):  # TF32 has half precision's mantissa
+            tokens, _ = surgery_tokens(self.clip.visual, batch, self.n_dual)
         return F.normalize(tokens, dim=-1)
 
     @th.no_grad()
@@ -108,11 +113,18 @@ class ClipSurgery:
             if text not in self._text_features:
                 prompts = [template.format(text) for template in TEMPLATES]
                 tokens = self._tokenize(prompts, context_length=self.clip.context_length).to(self.device)
-                if self._known is not None and not self._known.issuperset(tokens.flatten().tolist()):
-                    logger.warning("CLIP %r was never taught all words of %r: its maps for it mean little", self.name, text)
                 features = F.normalize(self.clip.encode_text(tokens), dim=-1)
                 self._text_features[text] = F.normalize(features.mean(0), dim=-1)
         return th.stack([self._text_features[text] for text in texts])
+
+    def check_words(self, texts: Sequence[str]) -> None:
+        """Warn of texts with words that the model was never taught (only of an embedded one this is known)."""
+        if self._known is not None:
+            for text in texts:
+                if not self._known.issuperset(
+                    self._tokenize([text], context_length=self.clip.context_length).flatten().tolist()
+                ):
+                    logger.warning("CLIP %r was never taught all words of %r: its maps for it mean little", self.name, text)
 
     @th.no_grad()
     def similarity(
@@ -144,7 +156,7 @@ class LanguagePrior:
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.clip.fingerprint}-{hashlib.sha256('|'.join(self.texts).encode()).hexdigest()[:16]}"
+        return f"{self.clip.fingerprint}-{hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()[:16]}"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

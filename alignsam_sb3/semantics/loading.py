@@ -1,7 +1,6 @@
 """Finding and reading a CLIP that is named by one string."""
 
 import os
-import pickle
 import re
 import zipfile
 from functools import lru_cache
@@ -14,6 +13,7 @@ from open_clip.pretrained import download_pretrained, download_pretrained_from_u
 from safetensors.torch import load_file
 
 from alignsam_sb3.names import nearest
+from alignsam_sb3.semantics.clip_surgery import check_tower
 from alignsam_sb3.semantics.language import ClipSurgery
 from alignsam_sb3.semantics.tiny import ASSET, load_tiny_clip
 
@@ -39,8 +39,7 @@ def load_clip(spec: str = "tiny", device: str = "auto") -> ClipSurgery:
         clip, config, known = load_tiny_clip(Path(where).expanduser() if where else ASSET)
         return ClipSurgery(clip, open_clip.get_tokenizer("ViT-B-16"), size, config.n_dual, device, spec, known)
     clip = _read_openai(_existing(where, name)) if name == "openai" else _load_open_clip(name, where)
-    tokenizer = open_clip.get_tokenizer("ViT-B-16" if name == "openai" else name)
-    return ClipSurgery(clip.float(), tokenizer, size, device=device, name=spec)
+    return ClipSurgery(clip, open_clip.get_tokenizer("ViT-B-16"), size, device=device, name=spec)
 
 
 def _split_size(spec: str) -> tuple[str, int | None]:
@@ -56,20 +55,27 @@ def _existing(where: str, name: str) -> Path:
 
 
 def _load_open_clip(name: str, where: str) -> CLIP:
-    """A model that open_clip knows, with the weights of a tag or a file."""
+    """A model that open_clip knows, with the weights of a tag or a file; refused before a download if surgery cannot use it."""
     if name not in open_clip.list_models():
         raise ValueError(nearest("CLIP model", name, ["tiny", "openai", *open_clip.list_models()]))
     tags = open_clip.list_pretrained_tags_by_model(name)
     looks_like_path = "/" in where or Path(where).suffix != ""
     if where not in tags and not looks_like_path:
         raise ValueError(nearest(f"weights of {name}", where, tags) + f"; or give a file: {name}:/path/to/weights")
+    described = dict(open_clip.get_model_config(name))
+    custom = described.pop("custom_text", False)
+    vision, text = described["vision_cfg"], described["text_cfg"]
+    if custom or "hf_model_name" in text or "hf_tokenizer_name" in text or "timm_model_name" in vision:
+        raise ValueError(f"{name} is no plain CLIP with open_clip's own towers and tokenizer, as ViT-B-16-quickgelu is")
     config = open_clip.get_pretrained_cfg(name, where) if where in tags else {}
+    if where not in tags:
+        _existing(where, name)
+    with th.device("meta"):
+        check_tower(CLIP(**described).visual)
     path = _fetch(name, where, config) if where in tags else _existing(where, name)
     weights, is_openai = _read_weights(path)
-    quick = bool(config.get("quick_gelu")) or is_openai
-    model = open_clip.create_model(name, precision="fp32", force_quick_gelu=quick, pretrained_text=False)
-    if not isinstance(model, CLIP):
-        raise ValueError(f"{name} is a {type(model).__name__}: CLIP Surgery needs a plain CLIP such as ViT-B-16-quickgelu")
+    described["quick_gelu"] = described.get("quick_gelu", False) or bool(config.get("quick_gelu")) or is_openai
+    model = CLIP(**described)
     _load_strictly(model, weights, path, name)
     for key in ("mean", "std"):
         if key in config:
@@ -78,24 +84,22 @@ def _load_open_clip(name: str, where: str) -> CLIP:
 
 
 def _fetch(name: str, tag: str, config: dict[str, str]) -> Path:
-    """The file of a tag, from the cache or the network; OpenAI's are checked against the sha256 in their address."""
+    """The file of a tag, from a cache or the network; OpenAI's own are checked against the sha256 in their address."""
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    wanted = f"the weights of {name}:{tag}"
     instead = f"fetch them on another machine and give the file: {name}:/path/to/weights"
     url = config.get("url", "")
+    in_cache = (Path("~/.cache/clip").expanduser() / Path(url).name).is_file()
     try:
-        if "openaipublic" not in url:
-            return Path(download_pretrained(config))
-        cached = Path("~/.cache/clip").expanduser() / Path(url).name
-        if offline and not cached.is_file():
-            raise FileNotFoundError(f"{wanted} are not at {cached}, and HF_HUB_OFFLINE forbids to download them: {instead}")
-        return Path(download_pretrained_from_url(url))
-    except FileNotFoundError as error:
-        if str(error).startswith(wanted):
-            raise
-        raise FileNotFoundError(f"{wanted} are not in the cache ({error}): {instead}") from error
+        if "openaipublic" in url and (in_cache or not offline):
+            return Path(download_pretrained_from_url(url))
+        return Path(download_pretrained(config))
     except Exception as error:  # urllib, requests, huggingface_hub: each has its own
-        raise ConnectionError(f"{wanted} cannot be downloaded ({type(error).__name__}: {error}): {instead}") from error
+        said = f"{type(error).__name__}: {error}"
+        if offline:
+            raise FileNotFoundError(
+                f"the weights of {name}:{tag} are in no cache, and HF_HUB_OFFLINE forbids to download them ({said}): {instead}"
+            ) from error
+        raise ConnectionError(f"the weights of {name}:{tag} cannot be downloaded ({said}): {instead}") from error
 
 
 def _read_weights(path: Path) -> tuple[dict[str, th.Tensor], bool]:
@@ -108,10 +112,8 @@ def _read_weights(path: Path) -> tuple[dict[str, th.Tensor], bool]:
             found = dict(th.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
         else:
             found = th.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch, zipfile and safetensors raise whatever they meet
         raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {error}): download it again") from error
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {error}): is it a checkpoint?") from error
     if isinstance(found, dict):
         found = found.get("state_dict", found)
     if not (isinstance(found, dict) and all(isinstance(value, th.Tensor) for value in found.values())):

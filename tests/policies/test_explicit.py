@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch as th
+from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.spaces import CompactBox
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
+from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
 from alignsam_sb3.policies.explicit import Advice, cool_belief, guide_maps, scale_target
+from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.semantics import load_clip
 
 
 def space(channels=16, side=16, categories=8, patches=8, max_steps=5):
@@ -158,9 +162,10 @@ def test_observations_without_maps_are_refused():
 
 @pytest.mark.parametrize(("algorithm", "policy"), [(SamMaskablePPO, "ExplicitMaskablePolicy"), (SamPPO, "ExplicitPolicy")])
 def test_training_moves_the_policy_and_nothing_frozen(algorithm, policy, make_env, tmp_path):
-    venv = make_vec_env(lambda: make_env(clip="tiny"), 2, vec_env_cls=SamSegVecEnv)
-    shared = venv.envs[0].unwrapped.shared
-    frozen = {**shared.segmenter.sam.state_dict(), **load_frozen_clip()}
+    clip, sam = load_clip("tiny", "cpu"), load_segmenter("tiny", "cpu")
+    scenes = ToyScenes("semantic", "train", 16)
+    venv = make_vec_env(lambda: SamSegEnv(scenes, segmenter=sam, clip=clip), 2, vec_env_cls=SamSegVecEnv)
+    frozen = {**dict(sam.sam.named_parameters()), **dict(clip.clip.named_parameters())}
     before = {key: value.clone() for key, value in frozen.items()}
     model = algorithm(policy, venv, n_steps=6, batch_size=4, n_epochs=1, seed=0, device="cpu")
     started = {key: value.clone() for key, value in model.policy.state_dict().items()}
@@ -170,13 +175,7 @@ def test_training_moves_the_policy_and_nothing_frozen(algorithm, policy, make_en
     model.save(tmp_path / "policy.zip")
     algorithm.load(tmp_path / "policy.zip", env=venv)
     assert all(th.equal(before[key], value) for key, value in frozen.items())
-    assert all(value.grad is None for value in frozen.values())
-
-
-def load_frozen_clip():
-    from alignsam_sb3.semantics import load_clip
-
-    return {f"clip.{key}": value for key, value in load_clip("tiny", "cpu").clip.state_dict().items()}
+    assert all(value.grad is None and not value.requires_grad for value in frozen.values())
 
 
 def test_every_weight_learns(make_env):

@@ -152,8 +152,8 @@ def test_tiny_clip_fits_resumes_and_is_measured(tmp_path):
     few = ["--steps", "3", "--scenes", "8", "--batch", "2", "--statements", "4", "--save-every", "2", "--out", tmp_path]
     run("scripts/fit_tiny_clip.py", *few)
     assert json.loads((tmp_path / "fit.json").read_text())["args"]["steps"] == "3"
-    few[1] = "4"
     assert "going on from step 3" in run("scripts/fit_tiny_clip.py", *few)
+    assert "was begun with" in run("scripts/fit_tiny_clip.py", *few, "--seed", "1", fails=True)
     said = run("scripts/measure_clip.py", "--clip", f"tiny:{tmp_path / 'tiny_clip.safetensors'}", "--scenes", "12")
     assert 0 <= json.loads(said[said.index("{\n") :])["presence_map"] <= 1
 

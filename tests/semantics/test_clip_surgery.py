@@ -122,6 +122,8 @@ def test_one_text_needs_something_to_compare_with():
 def test_constant_maps_are_no_nan():
     flat = to_unit_range(th.zeros(1, 9, 2))
     assert th.equal(flat, th.full((1, 9, 2), 0.5))
+    same = feature_surgery(F.normalize(th.randn(1, 10, 8), dim=-1), F.normalize(th.randn(1, 8), dim=-1).repeat(3, 1))
+    assert th.equal(to_unit_range(same[:, 1:]), th.full((1, 9, 3), 0.5))  # equal texts differ by rounding only
     maps = similarity_maps(th.zeros(1, 9, 2), (3, 3), (12, 16))
     assert maps.shape == (1, 2, 12, 16)
     assert similarity_map_to_points(np.full((4, 4), 0.5, np.float32), (32, 32)) == []

@@ -4,10 +4,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch as th
+from open_clip.model import CLIP
 
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.features import build_bank
-from alignsam_sb3.semantics import PADDING, LanguagePrior, load_clip, maps_in_frame, top_point
+from alignsam_sb3.semantics import PADDING, ClipSurgery, LanguagePrior, load_clip, maps_in_frame, top_point
 from alignsam_sb3.semantics.tiny import TinyClipConfig, build_tiny_clip, load_tiny_clip, save_tiny_clip
 
 
@@ -54,9 +55,8 @@ def test_a_bank_keeps_maps_and_scores(clip, tmp_path):
         build_bank(scenes, LanguagePrior(clip, ["disc", "blue object"]), tmp_path)
 
 
-def test_unknown_words_are_warned_of_once(clip, caplog):
-    clip.text_features(["zebra crossing"])
-    clip.text_features(["zebra crossing"])
+def test_unknown_words_are_warned_of(clip, caplog):
+    clip.check_words(["zebra crossing", "disc"])
     assert [r.getMessage() for r in caplog.records] == [
         "CLIP 'tiny' was never taught all words of 'zebra crossing': its maps for it mean little"
     ]
@@ -107,3 +107,21 @@ def test_words_matter(clip):
     images = [scenes[i].image for i in range(len(scenes))]
     one, other = (clip.similarity(images, [word, "object"]).maps[:, 0] for word in ("disc", "star"))
     assert (one - other).abs().mean() > 0.05
+
+
+def test_fingerprints_tell_apart_what_gives_other_maps(clip):
+    def prior(*texts):
+        return LanguagePrior(clip, texts).fingerprint
+
+    assert prior("a|b", "c") != prior("a", "b|c")
+    assert prior("a", "b") != prior("b", "a")
+    plain, quick = (
+        ClipSurgery(CLIP(16, dict(VISION), dict(TEXT), quick_gelu=q), open_clip.get_tokenizer("ViT-B-16"), device="cpu")
+        for q in (False, True)
+    )
+    quick.clip.load_state_dict(plain.clip.state_dict())
+    assert plain.fingerprint != quick.fingerprint
+
+
+VISION = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}

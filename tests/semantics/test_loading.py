@@ -123,6 +123,8 @@ def test_the_input_size_is_part_of_the_name(weights, tmp_path, image):
     [
         ("ViT-B-16-quickgel:openai", ValueError, "did you mean 'ViT-B-16-quickgelu'"),
         ("ViT-B-16-quickgelu:openia", ValueError, "did you mean 'openai'.*or give a file"),
+        ("RN50:openai", TypeError, "needs open_clip's own ViT"),
+        ("ViT-B-16-SigLIP:webli", ValueError, "no plain CLIP with open_clip's own towers and tokenizer"),
         ("tinny", ValueError, "did you mean 'tiny'"),
         ("openai:/nowhere/ViT-B-16.pt", FileNotFoundError, "/nowhere/ViT-B-16.pt.*named like tiny"),
         ("test-small:/nowhere/w.safetensors", FileNotFoundError, "no weights of CLIP 'test-small'"),
@@ -164,7 +166,7 @@ def test_nothing_is_unpickled(weights, tmp_path, capsys):
 def test_offline_names_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"ViT-B-16-quickgelu:openai are not at .*give the file"):
+    with pytest.raises(FileNotFoundError, match=r"ViT-B-16-quickgelu:openai are in no cache.*give the file"):
         load_clip("ViT-B-16-quickgelu:openai", "cpu")
 
 
