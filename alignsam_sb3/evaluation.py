@@ -342,9 +342,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
     print("Means after the last click ± 95 % interval; then Dice after each click")
     print(table(rows))
-    print(
-        f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/, and targets.png if images have several"
-    )
+    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/ (and targets.png)")
 
 
 if __name__ == "__main__":

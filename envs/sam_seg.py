@@ -15,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.clickers import Click
+from alignsam_sb3.clickers import Click, oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, draw_episode
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
@@ -294,6 +294,16 @@ class SamSegEnv(gym.Env[Observation, int]):
     def clicks(self) -> list[Click]:
         """The clicks so far."""
         return self._current().clicks
+
+    def oracle_action(self) -> int:
+        """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""
+        episode = self._current()
+        (x, y), label = oracle_click(episode.truth, episode.belief.mask if episode.clicks else None)
+        allowed = np.flatnonzero(self._mask()[: 2 * self.grid.n_cells])
+        mine = allowed[(allowed < self.grid.n_cells) == bool(label)]
+        candidates = mine if len(mine) else allowed
+        places = np.array([self.grid.click(int(action), episode.sample.size)[0] for action in candidates])
+        return int(candidates[np.square(places - [x, y]).sum(1).argmin()])
 
     @property
     def similarity_map(self) -> NDArray[np.float32]:

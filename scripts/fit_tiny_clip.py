@@ -1,6 +1,7 @@
 """Fit the embedded tiny CLIP on toy scenes with generated captions.
 
-python scripts/fit_tiny_clip.py --steps 4200 --seed 0 --out runs/tiny_clip
+python scripts/fit_tiny_clip.py --steps 4200 --seed 0 --out runs/first
+python scripts/fit_tiny_clip.py --steps 1500 --seed 1 --init runs/first/checkpoint.pt --lr 6e-4 --out runs/second
 
 Each step draws scenes and statements ("two striped discs", "a red star left of a box", "no ring"). Every statement is true
 or false of every scene, which a sigmoid loss teaches the class token (SigLIP, arXiv 2303.15343); the same loss on the tokens
@@ -198,6 +199,10 @@ class Fit:
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.spent = state["step"], state["seconds"]
             print(f"going on from step {self.step}")
+        elif args.init:
+            earlier = th.load(args.init, weights_only=True)
+            for name in ("clip", "helper"):
+                getattr(self, name).load_state_dict(earlier[name])
 
     @property
     def seconds(self) -> float:
@@ -286,6 +291,7 @@ def main() -> None:
     parser.add_argument("--naming", type=float, default=1.0, help="weight of the attributes' loss")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_clip"))
     args = parser.parse_args()

@@ -29,7 +29,8 @@ class SimilarityMaps:
 
     :param maps: (B, N, g_h, g_w) in [0, 1] over the whole image, squashed to the grid; each map has a 0 and a 1 (0.5
         everywhere where all places are alike), so it says where, not whether
-    :param scores: (B, N) cosine of the class token and the text: low for what is not shown
+    :param scores: (B, N) absolute: the mean of the text's cosines with the class token and with the place that it suits
+        best; low for what is not shown. (On toy scenes the mean tells presence better than either.)
     """
 
     maps: th.Tensor
@@ -140,7 +141,9 @@ class ClipSurgery:
         tokens, features = self.image_features(images), self.text_features(texts)
         alone = len(texts) == 1 if redundant is None else redundant
         similarity = feature_surgery(tokens, features, self.text_features([""]) if alone else None)
-        return SimilarityMaps(similarity_maps(similarity[:, 1:], self.grid), tokens[:, 0] @ features.T)
+        cosines = tokens @ features.T
+        scores = (cosines[:, 0] + cosines[:, 1:].amax(1)) / 2
+        return SimilarityMaps(similarity_maps(similarity[:, 1:], self.grid), scores)
 
 
 class LanguagePrior:

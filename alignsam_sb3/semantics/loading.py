@@ -55,7 +55,7 @@ def _existing(where: str, name: str) -> Path:
 
 
 def _load_open_clip(name: str, where: str) -> CLIP:
-    """A model that open_clip knows, with the weights of a tag or a file; refused before a download if surgery cannot use it."""
+    """A model that open_clip knows, with the weights of a tag or a file; refused before download if surgery cannot use it."""
     if name not in open_clip.list_models():
         raise ValueError(nearest("CLIP model", name, ["tiny", "openai", *open_clip.list_models()]))
     tags = open_clip.list_pretrained_tags_by_model(name)

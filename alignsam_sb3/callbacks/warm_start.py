@@ -1,0 +1,76 @@
+"""Before PPO: imitate the greedy oracle on training images."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from tqdm import tqdm
+
+
+class WarmStartCallback(BaseCallback):
+    """Behaviour cloning before the first rollout (DAgger, arXiv 1011.0686): hundreds of actions are many to find by chance.
+
+    The training environments are played, half of the steps by the policy and half by the oracle; at every step the policy
+    learns what the oracle would click. Only training images are used, whose truth the reward knows anyway. The steps are not
+    counted as steps of the training. A resumed training is not warmed again.
+
+    :param steps: environment steps, over all environments
+    :param learning_rate: of AdamW, falling to a tenth
+    :param weight_decay: of AdamW; without it the policy learns the training images by heart
+    :param own: share of the steps that the policy itself takes
+    """
+
+    def __init__(
+        self, steps: int = 20_000, learning_rate: float = 1.5e-3, weight_decay: float = 0.3, own: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.steps, self.learning_rate, self.weight_decay, self.own = steps, learning_rate, weight_decay, own
+
+    def _on_training_start(self) -> None:
+        if self.model.num_timesteps:
+            return
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        policy, venv = self.model.policy, self.training_env
+        rng = np.random.default_rng(self.model.seed)
+        rounds = max(self.steps // venv.num_envs, 1)
+        optimizer = th.optim.AdamW(policy.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        schedule = th.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, rounds)
+        policy.set_training_mode(True)
+        observations: Any = venv.reset()
+        bar = tqdm(range(rounds), desc="warm start", mininterval=5)
+        agreed = 0.0
+        for _ in bar:
+            wanted = np.array(venv.env_method("oracle_action"))
+            loss, own = self._imitate(observations, wanted)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            th.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+            optimizer.step()
+            schedule.step()
+            agreed = 0.98 * agreed + 0.02 * float((own == wanted).mean())
+            bar.set_postfix(loss=f"{loss.detach():.2f}", agreed=f"{agreed:.2f}", refresh=False)
+            observations, *_ = venv.step(np.where(rng.random(len(own)) < self.own, own, wanted))
+        policy.set_training_mode(False)
+        self.model._last_obs = venv.reset()  # type: ignore[assignment]
+        self.model._last_episode_starts = np.ones(venv.num_envs, dtype=bool)
+        self.logger.record("warm_start/steps", rounds * venv.num_envs)
+        self.logger.record("warm_start/agreed", agreed)
+
+    def _imitate(self, observations: dict[str, Any], wanted: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
+        """Cross entropy of the policy with the oracle's actions, and actions that the policy itself draws."""
+        policy: Any = self.model.policy
+        seen, _ = policy.obs_to_tensor(observations)
+        if isinstance(self.model, MaskablePPO):
+            distribution = policy.get_distribution(seen, action_masks=observations["action_mask"])
+        else:
+            distribution = policy.get_distribution(seen)
+        loss = -distribution.log_prob(th.as_tensor(wanted, device=policy.device)).mean()
+        with th.no_grad():
+            own = distribution.sample().cpu().numpy()
+        return loss, own
+
+    def _on_step(self) -> bool:
+        return True
