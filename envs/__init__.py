@@ -5,11 +5,14 @@ from typing import Any
 from gymnasium.envs.registration import register, registry
 
 TASKS: dict[str, dict[str, Any]] = {
-    "SamSeg-v0": {},  # explicit: the target is named, and a language prior says where it might be
+    "SamSeg-v0": {"max_steps": 3, "patches": 16},  # explicit: the target is named, and a language prior says where it might be
     "SamSegImplicit-v0": {"dataset": "toy:saliency", "clip": None, "max_steps": 3},
     "SamSegCoco-v0": {"clip": "ViT-B-16-quickgelu:openai@512", "patches": 16},  # give dataset and segmenter
 }
-"""One environment with other defaults, each with its own entry in ``hyperparams/``."""
+"""One environment with other defaults, each with its own entry in ``hyperparams/``.
+
+The stock zoo makes evaluation environments without the file's ``env_kwargs``: what shapes an action must stand here, too.
+"""
 
 for name, defaults in TASKS.items():
     if name not in registry:

@@ -119,7 +119,7 @@ def test_several_clicks_in_one_step(semantic):
     alone = gym.make("SamSeg-v0", dataset_kwargs=SCENES, device="cpu", remove=True).unwrapped
     alone.reset(seed=0)
     alone.step([click, ((0, 0), 0)])
-    alone.step(2 * 64)  # remove takes back one click
+    alone.step(2 * 256)  # remove takes back one click
     assert alone.clicks == [click]
 
 
