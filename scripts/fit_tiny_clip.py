@@ -11,20 +11,22 @@ arXiv 2112.09106). Interrupt it at any time: the same command goes on from the l
 
 import argparse
 import math
-import multiprocessing as mp
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import isqrt
 from pathlib import Path
 
 import cv2
 import numpy as np
 import open_clip
 import torch as th
+from fitting import augment, cosine_schedule, draw_pool, write_checkpoint
 from numpy.typing import NDArray
 from open_clip.model import CLIP
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -33,12 +35,22 @@ from alignsam_sb3.datasets.captions import COLOURS, Statement, Thing, all_phrase
 from alignsam_sb3.datasets.shapes import SHAPES
 from alignsam_sb3.datasets.textures import TEXTURES
 from alignsam_sb3.datasets.toy import Scene, draw_scene
-from alignsam_sb3.files import removed_on_error, write_json
+from alignsam_sb3.files import write_json
 from alignsam_sb3.segmenters.tiny import load_tiny_sam
-from alignsam_sb3.semantics.clip_surgery import surgery_tokens
+from alignsam_sb3.semantics.clip_surgery import fit_positions, surgery_tokens
 from alignsam_sb3.semantics.prompts import TEMPLATES
-from alignsam_sb3.semantics.tiny import PIXEL_MEAN, PIXEL_STD, VOCABULARY, TinyClipConfig, build_tiny_clip, save_tiny_clip
+from alignsam_sb3.semantics.tiny import (
+    PATCH_SIZE,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    VOCABULARY,
+    TinyClipConfig,
+    build_tiny_clip,
+    save_tiny_clip,
+)
+from alignsam_sb3.weights import read_embedded
 
+SCENE_SIZE = 128  # as toy data sets draw them; the CLIP sees them enlarged to its own size
 POOL_KEY = 78  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")
 KEPT = ("clip", "helper", "optimizer", "schedule")  # in a checkpoint
 NOTHING = -100  # an attribute that is not said
@@ -53,22 +65,6 @@ def _scene(job: tuple[int, int, int]) -> Scene:
     seed, index, size = job
     cv2.setNumThreads(1)
     return draw_scene(np.random.default_rng([POOL_KEY, seed, index]), size, salient=index % 4 == 0)
-
-
-def draw_pool(seed: int, count: int, size: int) -> list[Scene]:
-    """Draw the training scenes once."""
-    with mp.get_context("spawn").Pool(mp.cpu_count()) as pool:
-        jobs = [(seed, i, size) for i in range(count)]
-        return list(tqdm(pool.imap(_scene, jobs, chunksize=32), total=count, desc="drawing scenes"))
-
-
-def augment(rng: np.random.Generator, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image and labels turned, mirrored, and with colour channels permuted."""
-    turns = int(rng.integers(4))
-    image, labels = np.rot90(scene.image, turns), np.rot90(scene.labels, turns)
-    if rng.random() < 0.5:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    return np.ascontiguousarray(image[..., rng.permutation(3)]), np.ascontiguousarray(labels)
 
 
 class Words:
@@ -104,16 +100,24 @@ def attributes(labels: NDArray[np.uint8], things: list[Thing], grid: int) -> NDA
     return said[:, filled.argmax(0)]
 
 
+def enlarge(image: NDArray[np.uint8], labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image and labels at the size that the CLIP sees, the image as ClipSurgery brings it there."""
+    large = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(large), np.array(cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
 class Batch:
     """Scenes, statements, and what is true of which."""
 
-    def __init__(self, pool: list[Scene], words: Words, rng: np.random.Generator, scenes: int, extra: int, grid: int) -> None:
+    def __init__(self, pool: list[Scene], words: Words, rng: np.random.Generator, scenes: int, extra: int, size: int) -> None:
+        grid = size // PATCH_SIZE
         drawn = [pool[i] for i in rng.integers(len(pool), size=scenes)]
-        views = [augment(rng, scene) for scene in drawn]
+        views = [augment(rng, scene.image, scene.labels) for scene in drawn]
         things = [describe(*view, s.shapes, s.textures, s.salient) for view, s in zip(views, drawn, strict=True)]
         spoken_of = [t for t in things if t]
         said = [Statement(category=c) for c in SHAPES]
         said += [draw_statement(rng, spoken_of[rng.integers(len(spoken_of))]) for _ in range(extra)]
+        views = [enlarge(*view, size) for view in views]
         self.images = th.from_numpy(np.stack([v[0] for v in views])).permute(0, 3, 1, 2).float()
         self.tokens = words([s.sentence(rng, TEMPLATES) for s in said])
         self.true = th.tensor([[s.holds(t) for s in said] for t in things]).float()
@@ -185,10 +189,7 @@ class Fit:
         self.optimizer = th.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98)
         )
-        warmup = min(300, args.steps // 10 + 1)
-        self.schedule = th.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda s: min((s + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(s / args.steps, 1.0)))
-        )
+        self.schedule = cosine_schedule(self.optimizer, args.steps, warmup=300)
         self.mean, self.std = (th.tensor(v).reshape(3, 1, 1) * 255 for v in (PIXEL_MEAN, PIXEL_STD))
         self.step, self.spent, self.began = 0, 0.0, time.time()
         if self.path.exists():
@@ -200,9 +201,22 @@ class Fit:
             self.step, self.spent = state["step"], state["seconds"]
             print(f"going on from step {self.step}")
         elif args.init:
-            earlier = th.load(args.init, weights_only=True)
-            for name in ("clip", "helper"):
-                getattr(self, name).load_state_dict(earlier[name])
+            self.start_from(args.init)
+
+    def start_from(self, path: Path) -> None:
+        """Take weights from an earlier fit: its checkpoint.pt, or (without the helper's) the tiny_clip.safetensors."""
+        if path.suffix == ".safetensors":
+            weights = read_embedded(path)[1]
+            if weights.pop("token_ids").tolist() != self.words.ids.tolist():
+                raise SystemExit(f"{path} was fitted with other captions: its tokens are not those of today's")
+            nn.init.zeros_(self.helper.name.weight)  # so that learning the names anew does not disturb the features
+        else:
+            earlier = th.load(path, weights_only=True)
+            self.helper.load_state_dict(earlier["helper"])
+            weights = earlier["clip"]
+        places, grid = weights["visual.positional_embedding"], self.clip.visual.grid_size
+        weights["visual.positional_embedding"] = fit_positions(places, (isqrt(len(places) - 1),) * 2, grid)
+        self.clip.load_state_dict(weights)
 
     @property
     def seconds(self) -> float:
@@ -212,16 +226,14 @@ class Fit:
     def save(self) -> None:
         """Write checkpoint and weights atomically."""
         state = {name: getattr(self, name).state_dict() for name in KEPT}
-        part = self.path.with_suffix(".part")
-        with removed_on_error(part):
-            th.save({**state, "args": self.described, "step": self.step, "seconds": self.seconds}, part)
-            part.replace(self.path)
+        state |= {"args": self.described, "step": self.step, "seconds": self.seconds}
+        write_checkpoint(state, self.path)
         notes = {"step": str(self.step), "seed": str(self.args.seed), "seconds": f"{self.seconds:.0f}"}
         save_tiny_clip(self.clip, self.words.ids.tolist(), self.config, self.args.out / "tiny_clip.safetensors", notes)
 
     def run(self) -> None:
         """Train up to ``args.steps``; an interruption saves first."""
-        pool = draw_pool(self.args.seed, self.args.scenes, self.config.image_size)
+        pool = draw_pool(_scene, self.args.seed, self.args.scenes, SCENE_SIZE)
         self.began = time.time()
         bar = tqdm(total=self.args.steps, initial=self.step, mininterval=10)
         try:
@@ -247,13 +259,13 @@ class Fit:
     def draw(self, pool: list[Scene], step: int) -> Batch:
         """Scenes and statements of a step."""
         rng = np.random.default_rng([self.args.seed, step])
-        return Batch(pool, self.words, rng, self.args.batch, self.args.statements, self.clip.visual.grid_size[0])
+        return Batch(pool, self.words, rng, self.args.batch, self.args.statements, self.config.image_size)
 
     def take_step(self, batch: Batch) -> tuple[float, float, float]:
         """One update; the losses of presence, places and names."""
         args = self.args
         self.clip.train()
-        with th.autocast("cpu", th.bfloat16):
+        with th.autocast("cpu", th.bfloat16, enabled=args.bf16):
             tokens, _ = surgery_tokens(self.clip.visual, (batch.images - self.mean) / self.std, self.config.n_dual)
             texts = self.clip.encode_text(batch.tokens)
         tokens, texts = F.normalize(tokens.float(), dim=-1), F.normalize(texts.float(), dim=-1)
@@ -292,6 +304,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 where allowed: faster on processors that multiply it")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_clip"))
     args = parser.parse_args()

@@ -8,13 +8,13 @@ Interrupt it at any time: the same command goes on from the last checkpoint in `
 
 import argparse
 import math
-import multiprocessing as mp
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch as th
+from fitting import augment, cosine_schedule, draw_pool, write_checkpoint
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets.toy import draw_scene
-from alignsam_sb3.files import removed_on_error, write_json
+from alignsam_sb3.files import write_json
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam
 
 POOL_KEY = 77  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")
@@ -38,23 +38,10 @@ def _scene(job: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uin
     return scene.image, scene.labels, scene.shapes
 
 
-def draw_pool(seed: int, count: int, size: int) -> Pool:
+def draw_scenes(seed: int, count: int, size: int) -> Pool:
     """Draw the training scenes once."""
-    with mp.get_context("spawn").Pool(mp.cpu_count()) as pool:
-        jobs = [(seed, i, size) for i in range(count)]
-        drawn = list(tqdm(pool.imap(_scene, jobs, chunksize=32), total=count, desc="drawing scenes"))
+    drawn = draw_pool(_scene, seed, count, size)
     return np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]), [d[2] for d in drawn]
-
-
-def augment(
-    rng: np.random.Generator, image: NDArray[np.uint8], labels: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Turn, mirror and permute colour channels."""
-    turns = int(rng.integers(4))
-    image, labels = np.rot90(image, turns), np.rot90(labels, turns)
-    if rng.random() < 0.5:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    return np.ascontiguousarray(image[..., rng.permutation(3)]), np.ascontiguousarray(labels)
 
 
 def draw_target(rng: np.random.Generator, labels: NDArray[np.uint8], shapes: tuple[str, ...]) -> NDArray[np.bool_]:
@@ -162,10 +149,7 @@ class Fit:
     def __init__(self, args: argparse.Namespace, sam: Sam) -> None:
         self.args, self.sam, self.path = args, sam, args.out / "checkpoint.pt"
         self.optimizer = th.optim.AdamW(sam.parameters(), lr=args.lr, weight_decay=0.01)
-        warmup = min(200, args.steps // 10 + 1)
-        self.schedule = th.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda s: min((s + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(s / args.steps, 1.0)))
-        )
+        self.schedule = cosine_schedule(self.optimizer, args.steps, warmup=200)
         self.step, self.spent, self.began = 0, 0.0, time.time()
         if self.path.exists():
             state = th.load(self.path, weights_only=True)
@@ -184,14 +168,11 @@ class Fit:
     def save(self) -> None:
         """Write the checkpoint atomically."""
         state = {name: getattr(self, name).state_dict() for name in ("sam", "optimizer", "schedule")}
-        part = self.path.with_suffix(".part")
-        with removed_on_error(part):
-            th.save({**state, "step": self.step, "seconds": self.seconds}, part)
-            part.replace(self.path)
+        write_checkpoint({**state, "step": self.step, "seconds": self.seconds}, self.path)
 
     def run(self) -> None:
         """Train up to ``args.steps``; an interruption saves first."""
-        pool = draw_pool(self.args.seed, self.args.scenes, self.sam.image_encoder.img_size)
+        pool = draw_scenes(self.args.seed, self.args.scenes, self.sam.image_encoder.img_size)
         self.began = time.time()
         bar = tqdm(total=self.args.steps, initial=self.step, mininterval=10)
         try:

@@ -12,6 +12,7 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.base import MaskPrediction, PointPrompts, PromptableSegmenter, frame_size
 from alignsam_sb3.segmenters.sam import SamSegmenter
 from alignsam_sb3.segmenters.tiny import ASSET, load_tiny_sam
+from alignsam_sb3.weights import load_strictly
 
 
 def _load_weights(sam: Sam, path: Path, name: str) -> Sam:
@@ -20,17 +21,8 @@ def _load_weights(sam: Sam, path: Path, name: str) -> Sam:
         weights = th.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
         raise ValueError(f"{path} is no readable checkpoint ({type(error).__name__}: {error}); download it again") from error
-    expected = sam.state_dict()
     found = {str(key): value for key, value in weights.items()} if isinstance(weights, dict) else {}
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    other = [k for k in expected.keys() & found.keys() if expected[k].shape != getattr(found[k], "shape", None)]
-    if missing or extra or other:
-        raise ValueError(
-            f"{path} is a checkpoint of another architecture than {name!r}: {len(missing)} weights missing "
-            f"(first {missing[:1]}), {len(extra)} unknown (first {extra[:1]}), {len(other)} of another shape "
-            f"(first {sorted(other)[:1]}); name the segmenter that it belongs to"
-        )
-    sam.load_state_dict(weights)
+    load_strictly(sam, found, path, name, "segmenter")
     return sam
 
 

@@ -1,16 +1,12 @@
 """The embedded default: a real SAM of under two million parameters, fitted on toy scenes by ``scripts/fit_tiny_sam.py``."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.segmenters.encoders import TinyEncoder
+from alignsam_sb3.weights import read_embedded, save_embedded
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "tiny_sam.safetensors"
 
@@ -46,12 +42,7 @@ def build_tiny_sam(config: TinySamConfig | None = None) -> Sam:
 
 def save_tiny_sam(sam: Sam, config: TinySamConfig, path: Path, notes: dict[str, str]) -> None:
     """Write half-precision weights with the architecture and notes on their origin, atomically."""
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in sam.state_dict().items()}
-    halves = {k: v.contiguous().cpu() for k, v in halves.items()}
-    part = path.with_suffix(".part")
-    with removed_on_error(part):
-        save_file(halves, part, metadata={"config": json.dumps(asdict(config)), **notes})
-        part.replace(path)
+    save_embedded(sam.state_dict(), asdict(config), path, notes)
 
 
 def load_tiny_sam(path: Path = ASSET) -> Sam:
@@ -63,12 +54,9 @@ def load_tiny_sam(path: Path = ASSET) -> Sam:
     if not path.is_file():
         raise FileNotFoundError(f"no tiny SAM at {path}: reinstall the package or fit one with scripts/fit_tiny_sam.py")
     try:
-        with safe_open(path, "pt") as archive:
-            described = (archive.metadata() or {})["config"]
-            weights = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 (not a dict)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(described).items()}
+        values, weights = read_embedded(path)
         sam = build_tiny_sam(TinySamConfig(**values))
-        sam.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        sam.load_state_dict(weights)
     except Exception as error:
         raise ValueError(
             f"{path} is not a tiny SAM ({type(error).__name__}: {error}): expected what scripts/fit_tiny_sam.py writes"

@@ -31,6 +31,12 @@ def check_tower(visual: object) -> VisionTransformer:
     return visual
 
 
+def fit_positions(positions: th.Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> th.Tensor:
+    """Position embeddings (1 + h w, width) of another grid, bilinearly; the class token's comes first and stays."""
+    spatial = F.interpolate(positions[1:].T.reshape(1, -1, *trained), grid, mode="bilinear", align_corners=False)
+    return th.cat([positions[:1], spatial[0].flatten(1).T])
+
+
 def _embed(visual: VisionTransformer, images: th.Tensor) -> tuple[th.Tensor, tuple[int, int]]:
     """Tokens (B, 1 + g_h g_w, width) before the first block, and the grid; position embeddings are fitted to its size."""
     patches = visual.conv1(images)
@@ -38,9 +44,7 @@ def _embed(visual: VisionTransformer, images: th.Tensor) -> tuple[th.Tensor, tup
     tokens = patches.flatten(2).transpose(1, 2)
     positions = visual.positional_embedding
     if grid != tuple(visual.grid_size):
-        spatial = positions[1:].T.reshape(1, -1, *visual.grid_size)
-        spatial = F.interpolate(spatial, grid, mode="bilinear", align_corners=False)
-        positions = th.cat([positions[:1], spatial[0].flatten(1).T])
+        positions = fit_positions(positions, tuple(visual.grid_size), grid)
     first = visual.class_embedding.expand(len(tokens), 1, -1).to(tokens.dtype)
     return visual.ln_pre(th.cat([first, tokens], dim=1) + positions.to(tokens.dtype)), grid
 

@@ -16,6 +16,7 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.semantics.clip_surgery import check_tower
 from alignsam_sb3.semantics.language import ClipSurgery
 from alignsam_sb3.semantics.tiny import ASSET, load_tiny_clip
+from alignsam_sb3.weights import load_strictly
 
 _SIZES = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI keeps among the weights
 _EXAMPLES = "tiny, ViT-B-16-quickgelu:openai, ViT-B-16:/path/to/weights.safetensors, openai:/path/to/ViT-B-16.pt"
@@ -76,7 +77,7 @@ def _load_open_clip(name: str, where: str) -> CLIP:
     weights, is_openai = _read_weights(path)
     described["quick_gelu"] = described.get("quick_gelu", False) or bool(config.get("quick_gelu")) or is_openai
     model = CLIP(**described)
-    _load_strictly(model, weights, path, name)
+    load_strictly(model, weights, path, name, "CLIP model")
     for key in ("mean", "std"):
         if key in config:
             setattr(model.visual, f"image_{key}", config[key])
@@ -138,18 +139,5 @@ def _read_openai(path: Path) -> CLIP:
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError) as error:
         raise ValueError(f"{path} is no CLIP in OpenAI's layout ({error}): name its architecture, MODEL:{path}") from error
     model = model.float()
-    _load_strictly(model, weights, path, "openai")  # once more: building rounded the weights to half precision
+    load_strictly(model, weights, path, "openai", "CLIP model")  # once more: building rounded the weights to half precision
     return model
-
-
-def _load_strictly(model: CLIP, weights: dict[str, th.Tensor], path: Path, name: str) -> None:
-    expected = model.state_dict()
-    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    other = sorted(k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape)
-    if missing or extra or other:
-        raise ValueError(
-            f"{path} holds another model than {name!r}: {len(missing)} weights missing (first {missing[:1]}), "
-            f"{len(extra)} unknown (first {extra[:1]}), {len(other)} of another shape (first {other[:1]}); "
-            "name the model that it belongs to"
-        )
-    model.load_state_dict(weights)

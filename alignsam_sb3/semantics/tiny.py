@@ -4,20 +4,16 @@ A vision transformer that starts from pixels learns what a convolution knows at 
 has a convolutional stem in the place of its patch embedding (Xiao et al., arXiv 2106.14881): the encoder of the tiny SAM.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch as th
 from open_clip.model import CLIP
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.segmenters.encoders import TinyEncoder
+from alignsam_sb3.weights import read_embedded, save_embedded
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "tiny_clip.safetensors"
 VOCABULARY = 49408  # of open_clip's SimpleTokenizer
@@ -36,7 +32,7 @@ class TinyClipConfig:
     """
 
     embed_dim: int = 128
-    image_size: int = 128
+    image_size: int = 160
     stem_dim: tuple[int, int, int, int] = (32, 64, 128, 256)
     stem_depth: tuple[int, int, int, int] = (1, 1, 4, 1)
     stem_chans: int = 96
@@ -85,13 +81,8 @@ def save_tiny_clip(clip: CLIP, token_ids: Sequence[int], config: TinyClipConfig,
     rows = len(clip.token_embedding.weight)
     if rows != len(token_ids):
         raise ValueError(f"{len(token_ids)} token ids for {rows} rows of the token embedding")
-    state = {k: v.detach().half() if v.is_floating_point() else v for k, v in clip.state_dict().items()}
-    state = {key: value.contiguous().cpu() for key, value in state.items()}
-    state["token_ids"] = th.tensor(list(token_ids), dtype=th.int32)
-    part = path.with_suffix(".part")
-    with removed_on_error(part):
-        save_file(state, part, metadata={"config": json.dumps(asdict(config)), **notes})
-        part.replace(path)
+    state = {**clip.state_dict(), "token_ids": th.tensor(list(token_ids), dtype=th.int32)}
+    save_embedded(state, asdict(config), path, notes)
 
 
 def load_tiny_clip(path: Path = ASSET) -> tuple[CLIP, TinyClipConfig, frozenset[int]]:
@@ -105,13 +96,9 @@ def load_tiny_clip(path: Path = ASSET) -> tuple[CLIP, TinyClipConfig, frozenset[
     if not path.is_file():
         raise FileNotFoundError(f"no tiny CLIP at {path}: reinstall the package or fit one with scripts/fit_tiny_clip.py")
     try:
-        with safe_open(path, "pt") as archive:
-            described: dict[str, Any] = json.loads((archive.metadata() or {})["config"])
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
-            config = TinyClipConfig(**values)
-            state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 (not a dict)
+        values, state = read_embedded(path)
+        config = TinyClipConfig(**values)
         ids = state.pop("token_ids").long()
-        state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         rows = state["token_embedding.weight"]
         table = rows.mean(0).repeat(VOCABULARY, 1)
         table[ids] = rows
