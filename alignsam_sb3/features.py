@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError
-from alignsam_sb3.files import removed_on_error, write_json
+from alignsam_sb3.files import cache_folder, removed_on_error, write_json
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters import PromptableSegmenter
 
@@ -27,11 +27,6 @@ EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "simila
 """Observations that change only with a reset; environments hand them out, and buffers store them, once per episode."""
 
 _DONE, _SKIPPED = 1, 2  # 0: not yet read
-
-
-def cache_folder() -> Path:
-    """Where banks are kept: ``ALIGNSAM_CACHE``, else ``~/.cache/alignsam_sb3``."""
-    return Path(os.environ.get("ALIGNSAM_CACHE", Path.home() / ".cache" / "alignsam_sb3"))
 
 
 class FeatureSource(Protocol):

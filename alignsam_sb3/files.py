@@ -1,10 +1,16 @@
-"""Writing files so that an interruption leaves none half-written."""
+"""Where files are kept, and writing them so that an interruption leaves none half-written."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def cache_folder() -> Path:
+    """Where banks and checkpoints are kept: ``ALIGNSAM_CACHE``, else ``~/.cache/alignsam_sb3``."""
+    return Path(os.environ.get("ALIGNSAM_CACHE", Path.home() / ".cache" / "alignsam_sb3"))
 
 
 @contextmanager

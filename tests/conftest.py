@@ -24,6 +24,7 @@ def cache(tmp_path_factory):
     """Banks go to a folder of this test session."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ALIGNSAM_CACHE"] = str(folder)
+    os.environ["ALIGNSAM_OFFLINE"] = "1"  # no test asks the network
     return folder
 
 

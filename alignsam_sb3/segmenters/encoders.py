@@ -1,10 +1,19 @@
 """Image encoders for SAM built from timm blocks."""
 
+from typing import Any
+
 import torch as th
 from segment_anything.modeling.common import LayerNorm2d
 from timm.models.repvit import RepVit
+from timm.models.tiny_vit import TinyVit
 from torch import nn
 from torch.nn import functional as F
+
+
+def _headless(backbone: Any) -> Any:  # noqa: ANN401 (timm's classes)
+    """A timm network without its classifier."""
+    backbone.head = nn.Identity()
+    return backbone
 
 
 class TinyEncoder(nn.Module):
@@ -24,8 +33,7 @@ class TinyEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.img_size = img_size
-        self.backbone = RepVit(embed_dim=embed_dim, depth=depth, num_classes=0, distillation=False)
-        self.backbone.head = nn.Identity()  # type: ignore[assignment]
+        self.backbone = _headless(RepVit(embed_dim=embed_dim, depth=depth, num_classes=0, distillation=False))
         self.taps = nn.ModuleList(
             nn.Conv2d(width, out_chans, 3 if i == 0 else 1, stride=2 if i == 0 else 1, padding=1 if i == 0 else 0)
             for i, width in enumerate(embed_dim)
@@ -48,4 +56,101 @@ class TinyEncoder(nn.Module):
                 seen = F.interpolate(seen, total.shape[-2:], mode="bilinear", align_corners=False)
             total = seen if total is None else total + seen
         out: th.Tensor = self.neck(total)
+        return out
+
+
+def sam_neck(in_chans: int, out_chans: int = 256) -> nn.Sequential:
+    """What stands between any backbone and SAM's decoder: two convolutions, each with a LayerNorm over channels."""
+    return nn.Sequential(
+        nn.Conv2d(in_chans, out_chans, 1, bias=False),
+        LayerNorm2d(out_chans),
+        nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False),
+        LayerNorm2d(out_chans),
+    )
+
+
+class RepVitEncoder(nn.Module):
+    """RepViT-SAM's (Wang et al., arXiv 2312.05760): RepViT-M2.3 whose last stage keeps stride 16.
+
+    :param img_size: side of the square input in pixels, a multiple of 16
+    """
+
+    DEPTHS = (6, 6, 34, 2)
+
+    def __init__(self, img_size: int = 1024) -> None:
+        super().__init__()
+        self.img_size = img_size
+        self.backbone = _headless(RepVit(embed_dim=(80, 160, 320, 640), depth=self.DEPTHS, num_classes=0, distillation=False))
+        self.backbone.stages[-1].downsample.spatial_downsample.c.stride = (1, 1)
+        self.neck = sam_neck(640)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """Encode normalised, padded images (B, 3, img_size, img_size) to (B, 256, img_size / 16, img_size / 16)."""
+        out: th.Tensor = self.neck(self.backbone.forward_features(x))
+        return out
+
+
+class EdgeEncoder(nn.Module):
+    """EdgeSAM's (Zhou et al., arXiv 2312.06660): RepViT-M1 in its first form; strides 16 and 32 are summed before the neck.
+
+    :param img_size: side of the square input in pixels, a multiple of 32
+    """
+
+    DEPTHS = (2, 2, 14, 2)
+
+    def __init__(self, img_size: int = 1024) -> None:
+        super().__init__()
+        self.img_size = img_size
+        widths = (48, 96, 192, 384)
+        self.backbone = _headless(RepVit(embed_dim=widths, depth=self.DEPTHS, num_classes=0, distillation=False, legacy=True))
+        self.fuse_stage2 = nn.Conv2d(widths[2], 256, 1, bias=False)
+        self.fuse_stage3 = nn.Conv2d(widths[3], 256, 1, bias=False)
+        self.neck = sam_neck(256)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """Encode normalised, padded images (B, 3, img_size, img_size) to (B, 256, img_size / 16, img_size / 16)."""
+        *early, last = self.backbone.stages
+        x = self.backbone.stem(x)
+        for stage in early:
+            x = stage(x)
+        down = last.downsample
+        fine = down.pre_block(x)  # timm counts this block to the last stage
+        coarse = last.blocks(_reduced(down, fine))
+        wide = F.interpolate(self.fuse_stage3(coarse), scale_factor=2, mode="bicubic", align_corners=False)
+        out: th.Tensor = self.neck(self.fuse_stage2(fine) + wide)
+        return out
+
+
+def _reduced(down: Any, x: th.Tensor) -> th.Tensor:  # noqa: ANN401
+    """A RepViT downsampling without the block that precedes it."""
+    narrow: th.Tensor = down.channel_downsample(down.spatial_downsample(x))
+    out: th.Tensor = narrow + down.ffn(narrow)
+    return out
+
+
+class TinyVitEncoder(nn.Module):
+    """MobileSAM's and TinySAM's (Zhang et al., arXiv 2306.14289): TinyViT-5M whose last stage keeps stride 16.
+
+    :param img_size: side of the square input in pixels, a multiple of 16 (the authors' code knows 1024 only)
+    """
+
+    def __init__(self, img_size: int = 1024) -> None:
+        super().__init__()
+        self.img_size = img_size
+        self.backbone = _headless(
+            TinyVit(
+                num_classes=0,
+                embed_dims=(64, 128, 160, 320),
+                depths=(2, 2, 6, 2),
+                num_heads=(2, 4, 5, 10),
+                window_sizes=(7, 7, 14, 7),
+                drop_path_rate=0.0,
+            )
+        )
+        self.backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
+        self.neck = sam_neck(320)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """Encode normalised, padded images (B, 3, img_size, img_size) to (B, 256, img_size / 16, img_size / 16)."""
+        out: th.Tensor = self.neck(self.backbone.forward_features(x))
         return out

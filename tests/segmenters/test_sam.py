@@ -117,7 +117,7 @@ def test_nan_weights_are_refused():
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'vit_b'"):
         load_segmenter("vitb")
-    with pytest.raises(ValueError, match="needs its checkpoint"):
+    with pytest.raises(FileNotFoundError, match="ALIGNSAM_OFFLINE forbids downloads"):
         load_segmenter("vit_b")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of 'vit_b' at .*nosuch"):
         load_segmenter("vit_b:/nosuch.pth")
