@@ -71,7 +71,7 @@ def centre_player(envs: list[SamSegEnv], observations: list[Observation], turn: 
 
 def oracle_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
     """The centre of the largest error region, any pixel."""
-    return [oracle_click(env.target, None if turn == 0 else env.mask) for env in envs]
+    return [oracle_click(env.target, None if turn == 0 else env.judged_mask) for env in envs]
 
 
 def clip_top_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
@@ -138,7 +138,7 @@ def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]])
                 observations[i], over[i] = result
             for i, env in enumerate(active):
                 for name, metric in metrics.METRICS.items():
-                    row.scores[name][start + i, turn] = metric(env.mask, env.target)
+                    row.scores[name][start + i, turn] = metric(env.mask, env.target, env.valid)
         row.clicks += [list(env.clicks) for env in active]
         row.masks += [env.mask for env in active[: PICTURES - len(row.masks)]]
     return row

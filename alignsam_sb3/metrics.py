@@ -48,7 +48,7 @@ def mae(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
     return (fp + fn) / max(size, 1)
 
 
-METRICS: dict[str, Callable[[Mask, Mask], float]] = {
+METRICS: dict[str, Callable[[Mask, Mask, Mask | None], float]] = {
     "dice": dice,
     "iou": iou,
     "precision": precision,

@@ -14,6 +14,7 @@ from alignsam_sb3.segmenters.base import frame_size
 
 Picture = NDArray[np.uint8]
 GREEN, RED, BLUE = (40, 200, 60), (230, 50, 50), (60, 120, 255)
+PALETTE = (BLUE, (255, 140, 0), GREEN, (220, 60, 160), (0, 180, 180), RED, (150, 90, 220), (230, 200, 30))
 
 
 def in_frame(image: Picture, side: int) -> Picture:

@@ -254,7 +254,8 @@ class SamSegEnv(gym.Env[Observation, int]):
         episode.best_dice = max(episode.best_dice, after)
         click = clicks[-1] if clicks else None
         earlier = tuple(episode.clicks[:-1] if clicks else episode.clicks)
-        turn = Turn(episode.truth, click, earlier, before, after, self.grid.patch_size(episode.sample.size))
+        patch_size = self.grid.patch_size(episode.sample.size)
+        turn = Turn(episode.truth, click, earlier, before, after, patch_size, episode.sample.valid)
         reward = 0.0 if kind == "invalid" else self._reward(turn)
         terminated = episode.num_steps >= self.max_steps or kind == "done"
         info = self._info() | {"invalid_action": kind == "invalid"}
@@ -281,9 +282,19 @@ class SamSegEnv(gym.Env[Observation, int]):
         return self._current().truth
 
     @property
+    def valid(self) -> NDArray[np.bool_] | None:
+        """(H, W) False where the annotation says nothing; None where it speaks of every pixel."""
+        return self._current().sample.valid
+
+    @property
     def mask(self) -> NDArray[np.bool_]:
         """The current mask in the image, (H, W); empty before the first click."""
         return self._current().belief.mask
+
+    @property
+    def judged_mask(self) -> NDArray[np.bool_]:
+        """The current mask without the pixels of which the annotation says nothing."""
+        return self.mask if self.valid is None else self.mask & self.valid
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -298,7 +309,7 @@ class SamSegEnv(gym.Env[Observation, int]):
     def oracle_action(self) -> int:
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""
         episode = self._current()
-        (x, y), label = oracle_click(episode.truth, episode.belief.mask if episode.clicks else None)
+        (x, y), label = oracle_click(episode.truth, self.judged_mask if episode.clicks else None)
         allowed = np.flatnonzero(self._mask()[: 2 * self.grid.n_cells])
         mine = allowed[(allowed < self.grid.n_cells) == bool(label)]
         candidates = mine if len(mine) else allowed
@@ -318,7 +329,7 @@ class SamSegEnv(gym.Env[Observation, int]):
     def dice(self) -> float:
         """Dice of the current mask; 0 before the first click."""
         episode = self._current()
-        return metrics.dice(episode.belief.mask, episode.truth) if episode.clicks else 0.0
+        return metrics.dice(episode.belief.mask, episode.truth, self.valid) if episode.clicks else 0.0
 
     def _observe(self) -> Observation:
         episode = self._current()
@@ -350,7 +361,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "mask": mask,
             "dice": self.dice,
             "best_dice": episode.best_dice,
-            "iou": metrics.iou(mask, episode.truth) if episode.clicks else 0.0,
+            "iou": metrics.iou(mask, episode.truth, self.valid) if episode.clicks else 0.0,
             "iou_predicted": episode.belief.iou_predicted,
         }
 

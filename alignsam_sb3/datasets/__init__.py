@@ -1,6 +1,7 @@
-"""Images and instance masks: toy scenes, COCO.
+"""Images and instance masks.
 
-A data set is named by one string everywhere: ``toy:saliency``, ``toy:semantic``, ``coco:ROOT`` or ``coco:ROOT:SPLIT``.
+A data set is named by one string: ``toy:semantic``, ``coco:ROOT``, ``mask_folder:ROOT`` or, with a split of its own,
+``voc:ROOT:trainval``. :data:`DATASETS` holds the kinds; ``python -m alignsam_sb3.datasets describe SPEC`` says what one holds.
 """
 
 from collections.abc import Callable
@@ -8,13 +9,30 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from alignsam_sb3.datasets.ade20k import Ade20k
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_episode
+from alignsam_sb3.datasets.cityscapes import Cityscapes
 from alignsam_sb3.datasets.coco import CocoDataset
 from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.labelled import LabelledImages
+from alignsam_sb3.datasets.mask_folder import MaskFolder
+from alignsam_sb3.datasets.outlines import LabelMe, PolygonList
+from alignsam_sb3.datasets.oxford_pets import OxfordPets
 from alignsam_sb3.datasets.toy import ToyScenes
+from alignsam_sb3.datasets.voc import Voc
 from alignsam_sb3.names import nearest
 
-DATASETS: dict[str, Callable[..., SegmentationDataset]] = {"toy": ToyScenes, "coco": CocoDataset}
+DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
+    "toy": ToyScenes,
+    "coco": CocoDataset,
+    "mask_folder": MaskFolder,
+    "polygons": PolygonList,
+    "voc": Voc,
+    "ade20k": Ade20k,
+    "cityscapes": Cityscapes,
+    "oxford_pets": OxfordPets,
+    "labelme": LabelMe,
+}
 
 
 def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> SegmentationDataset:  # noqa: ANN401
@@ -26,7 +44,7 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
     :raises ValueError: there is no such kind, or it has no such option
 
     >>> load_dataset("toy:saliency", "eval", n_images=3).fingerprint
-    'toy-saliency-eval-3-0-128-0.01-v1'
+    'toy-saliency-eval-3-0-128-0.01-v2'
     """
     kind, _, where = spec.partition(":")
     if kind not in DATASETS:
@@ -36,20 +54,30 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
     own_split = ""
     if ":" in where and not Path(where).expanduser().is_dir():
         where, _, own_split = where.rpartition(":")
-    options = [name for name in signature(DATASETS[kind]).parameters if name not in ("root", "task", "split")]
+    options = options_of(kind)
     for name in kwargs:
         if name not in options:
             raise ValueError(nearest(f"option of a {kind} data set", name, options))
     return DATASETS[kind](where, own_split or split, **kwargs)
 
 
+def options_of(kind: str) -> list[str]:
+    """Names of the options that a kind of data set takes, those of its base class included."""
+    taken = list(signature(DATASETS[kind]).parameters)
+    if "options" in taken:
+        taken += signature(LabelledImages).parameters
+    return [name for name in dict.fromkeys(taken) if name not in ("root", "task", "split", "options")]
+
+
 __all__ = [
     "DATASETS",
     "CocoDataset",
+    "LabelledImages",
     "Sample",
     "SegmentationDataset",
     "ToyScenes",
     "UnreadableImageError",
     "draw_episode",
     "load_dataset",
+    "options_of",
 ]

@@ -16,12 +16,15 @@ class Sample:
     :param image: (H, W, 3) uint8 RGB
     :param masks: (K, H, W) bool, one instance each
     :param category_ids: (K,) int, index into the data set's ``categories``
+    :param valid: (H, W) bool, False where the annotation says nothing ("ignore", "void"): such a pixel counts neither as
+        foreground nor as background, in no reward and no metric. None: valid everywhere
     """
 
     image_id: str
     image: NDArray[np.uint8]
     masks: NDArray[np.bool_]
     category_ids: NDArray[np.int64]
+    valid: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 
 class UnreadableImageError(ValueError):
@@ -38,6 +38,22 @@ def read_rgb(path: Path, expected_size: tuple[int, int] | None = None) -> NDArra
             f"{expected_size[1]}x{expected_size[0]} (width x height)"
         )
     return _to_rgb(image)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as viewers show it (EXIF orientation applied), without decoding it.
+
+    :raises UnreadableImageError: with the path and the reason
+    """
+    if not path.is_file():
+        raise UnreadableImageError(f"{path}: no such file")
+    try:
+        with Image.open(path) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            width, height = opened.size
+    except Exception as error:  # Pillow raises a dozen types for damaged files
+        raise UnreadableImageError(f"{path}: {type(error).__name__}: {error}") from error
+    return (width, height) if turned else (height, width)
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

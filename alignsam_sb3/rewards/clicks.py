@@ -20,6 +20,7 @@ class Turn:
     :param dice_before: Dice of the mask before the action (0 before the first click)
     :param dice_after: Dice of the mask after it
     :param patch_size: side of a click cell, in pixels of the image
+    :param valid: (H, W) bool, False where the annotation says nothing; None: valid everywhere
     """
 
     truth: NDArray[np.bool_]
@@ -28,6 +29,7 @@ class Turn:
     dice_before: float
     dice_after: float
     patch_size: float
+    valid: NDArray[np.bool_] | None = None
 
     @property
     def on_foreground(self) -> bool:
@@ -37,13 +39,21 @@ class Turn:
         (x, y), _ = self.click
         return bool(self.truth[int(y), int(x)])
 
+    @property
+    def judged(self) -> bool:
+        """Whether there is a click, and the annotation says what lies under it."""
+        if self.click is None:
+            return False
+        (x, y), _ = self.click
+        return self.valid is None or bool(self.valid[int(y), int(x)])
+
 
 Reward = Callable[[Turn], float]
 
 
 def paper(turn: Turn) -> float:
-    """+1 where the position is foreground, else -1 (AlignSAM, section 3.2); nothing for ``remove`` and ``done``."""
-    if turn.click is None:
+    """+1 where the position is foreground, else -1 (AlignSAM, section 3.2); 0 for ``remove``, ``done`` and ignored pixels."""
+    if not turn.judged:
         return 0.0
     return 1.0 if turn.on_foreground else -1.0
 
@@ -54,7 +64,7 @@ def shaped(turn: Turn, wrong_on_object: float = -1.0, wrong_on_ground: float = -
     The weight is ``1 - exp(-d / 2P)`` for a distance of d pixels and patches of P pixels, and 1 without an earlier click.
     A negative click earns the bonus where it raises a Dice of over 0.5 by over 0.01.
     """
-    if turn.click is None:
+    if turn.click is None or not turn.judged:
         return 0.0
     (x, y), label = turn.click
     on_object, on_ground = (1.0, wrong_on_ground) if label else (wrong_on_object, 0.0)

@@ -3,11 +3,13 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
-from alignsam_sb3.datasets import UnreadableImageError
+from alignsam_sb3 import metrics
+from alignsam_sb3.datasets import Sample, UnreadableImageError
 
 
 def play(env, seed, steps=10):
@@ -201,3 +203,42 @@ def test_photographs_of_any_shape_are_played_in_one_frame(photographs):
         allowed = np.flatnonzero(env.action_masks())
         _, _, _, _, info = env.step(int(allowed[len(allowed) // 4]))
         assert info["mask"].shape == env.episode.sample.size
+
+
+class HalfSaid:
+    """One image whose annotation says nothing of its lower half."""
+
+    categories = ("thing",)
+    fingerprint = "half-said"
+    images_by_category = (np.array([0]),)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        masks, valid = np.zeros((1, 64, 64), bool), np.ones((64, 64), bool)
+        masks[0, 8:24, 8:24] = True
+        valid[32:] = False
+        return Sample("0", np.full((64, 64, 3), 90, np.uint8), masks, np.zeros(1, np.int64), valid)
+
+
+@pytest.mark.parametrize("reward", ["dice_gain", "paper", "shaped"])
+def test_what_the_annotation_leaves_out_counts_neither_way(tiny, reward):
+    env = SamSegEnv(HalfSaid(), segmenter=tiny, clip=None, reward=reward, max_steps=3)
+    env.reset(seed=0)
+    answer = th.full((64, 64), -9.0)
+    answer[8:24, 8:24] = 9.0
+    env.supply((answer, 1.0))
+    *_, info = env.step(((16, 16), 1))
+    assert info["dice"] > 0.95
+    answer = answer.clone()
+    answer[32:] = 9.0  # all of what nothing is said of, too
+    env.supply((answer, 1.0))
+    _, gained, *_, after = env.step(((16, 50), 1))
+    assert after["dice"] == info["dice"]
+    assert after["iou"] == info["iou"]
+    assert gained == 0
+    assert env.valid is not None
+    kind, cell = divmod(env.oracle_action(), env.grid.n_cells)
+    assert kind == 0 or cell // env.grid.patches < 4  # nothing there is worth a negative click
+    assert metrics.dice(env.mask, env.target) < 0.5 < metrics.dice(env.mask, env.target, env.valid)
