@@ -23,7 +23,7 @@ from alignsam_sb3.segmenters import PromptableSegmenter
 
 logger = logging.getLogger(__name__)
 
-EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "similarity_maps")
+EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "similarity_maps", "cosine_maps")
 """Observations that change only with a reset; environments hand them out, and buffers store them, once per episode."""
 
 _DONE, _SKIPPED = 1, 2  # 0: not yet read

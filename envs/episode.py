@@ -42,12 +42,12 @@ class Language:
 
     :param maps: (N, g_h, g_w) over the squashed image
     :param scores: (N,) how much each text is there at all
-    :param framed: (N, h, w) the maps in the segmenter's frame
+    :param framed: what observations hold, in the segmenter's frame: ``similarity_maps`` and ``cosine_maps`` (N, h, w)
     """
 
     maps: NDArray[np.float32]
     scores: NDArray[np.float32]
-    framed: NDArray[np.float32]
+    framed: dict[str, NDArray[np.float32]]
 
 
 @dataclass

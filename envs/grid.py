@@ -55,6 +55,12 @@ class ClickGrid:
         side = self.patch_size(size)
         return [min(int((k * side + min((k + 1) * side, extent)) / 2), extent - 1) for k in range(self.patches)]
 
+    def at_centres(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What a map over the image (H, W) holds where each cell would be clicked: (n_cells,)."""
+        size = (values.shape[0], values.shape[1])
+        rows, columns = (self._centres(extent, size) for extent in size)
+        return values[np.ix_(rows, columns)].ravel()
+
     def click(self, action: int, size: tuple[int, int]) -> Click:
         """The click that an action stands for: the centre of the cell's part within the image, ((x, y), label)."""
         row, column = divmod(action % self.n_cells, self.patches)

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.clickers import Click, oracle_click
+from alignsam_sb3.clickers import Click, error_depths, oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, draw_episode
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
@@ -29,6 +29,7 @@ Observation = dict[str, Any]
 Move = int | Click | list[Click]
 """An action of the action space, or clicks at pixels."""
 SUCCESS_IOU = 0.8
+PREFERENCE_SHARPNESS = 2  # 4 and 12 imitate worse: a click beside the best one is nearly as good
 LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
 
 
@@ -38,8 +39,8 @@ class SamSegEnv(gym.Env[Observation, int]):
     Observation (Dict): ``image`` (3, S, S) uint8 and ``sam_image_embeddings`` (C, h, w) in the segmenter's frame,
     ``sam_pred_mask_prob`` (4h, 4w) the current belief (0.5 before the first click), ``target_category``, ``num_steps``, and
     ``action_mask`` (n_actions,), the same as :meth:`action_masks`. With a language prior also ``similarity_maps``
-    (n_categories, h, w) in [0, 1], where CLIP Surgery sees each category's text, -1 in the padding. The truth is used for
-    rewards only.
+    (n_categories, h, w) in [0, 1], where CLIP Surgery sees each category's text, and ``cosine_maps`` (n_categories, h, w) in
+    [-1, 1], how much each place suits it, both -1 in the padding. The truth is used for rewards only.
 
     An action that the mask forbids changes nothing, uses the step up, and is reported as ``info["invalid_action"]``.
 
@@ -126,7 +127,8 @@ class SamSegEnv(gym.Env[Observation, int]):
             "action_mask": spaces.MultiBinary(self.grid.n_actions),
         }
         if self.shared.language is not None:
-            described["similarity_maps"] = CompactBox(PADDING, 1.0, (n_categories, height, width), np.float32)
+            for name in ("similarity_maps", "cosine_maps"):
+                described[name] = CompactBox(PADDING, 1.0, (n_categories, height, width), np.float32)
         return spaces.Dict(described)
 
     @property
@@ -170,7 +172,8 @@ class SamSegEnv(gym.Env[Observation, int]):
             return None
         found = self.shared.language[index]
         grid = self.segmenter.embedding_shape[1:]
-        framed = maps_in_frame(found["similarity_maps"], sample.size, self.segmenter.img_size, grid)
+        side = self.segmenter.img_size
+        framed = {name: maps_in_frame(found[name], sample.size, side, grid) for name in ("similarity_maps", "cosine_maps")}
         return Language(found["similarity_maps"], found["scores"], framed)
 
     def _read(self, index: int) -> Sample | None:
@@ -316,6 +319,22 @@ class SamSegEnv(gym.Env[Observation, int]):
         places = np.array([self.grid.click(int(action), episode.sample.size)[0] for action in candidates])
         return int(candidates[np.square(places - [x, y]).sum(1).argmin()])
 
+    def oracle_preference(self) -> NDArray[np.float32]:
+        """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too.
+
+        A cell is liked the more the deeper its centre lies in what the mask misses (a positive click) or wrongly takes (a
+        negative one). Where no cell's centre does, all goes to :meth:`oracle_action`.
+        """
+        episode = self._current()
+        liked = np.zeros(self.grid.n_actions, np.float32)
+        depths = error_depths(episode.truth, self.judged_mask if episode.clicks else None)
+        liked[: 2 * self.grid.n_cells] = np.concatenate([self.grid.at_centres(depth) for depth in depths])
+        liked *= self._mask()
+        if liked.max() < 1:
+            liked[self.oracle_action()] = 1
+        sharp = (liked / liked.max()) ** PREFERENCE_SHARPNESS
+        return sharp / sharp.sum()
+
     @property
     def similarity_map(self) -> NDArray[np.float32]:
         """Where the prior sees the target's text, (g_h, g_w) in [0, 1] over the image squashed to CLIP's grid."""
@@ -345,7 +364,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "action_mask": self._mask(),
         }
         if episode.language is not None:
-            observation["similarity_maps"] = episode.language.framed
+            observation |= episode.language.framed
         return {k: v.copy() for k, v in observation.items()} if self.copy_constants else observation
 
     def _info(self) -> dict[str, Any]:

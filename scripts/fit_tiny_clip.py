@@ -1,7 +1,7 @@
 """Fit the embedded tiny CLIP on toy scenes with generated captions.
 
-python scripts/fit_tiny_clip.py --steps 4200 --seed 0 --out runs/first
-python scripts/fit_tiny_clip.py --steps 1500 --seed 1 --init runs/first/checkpoint.pt --lr 6e-4 --out runs/second
+python scripts/fit_tiny_clip.py --steps 4200 --image-size 128 --seed 0 --out runs/first
+python scripts/fit_tiny_clip.py --steps 2200 --seed 1 --init runs/first/tiny_clip.safetensors --lr 5e-4 --out runs/second
 
 Each step draws scenes and statements ("two striped discs", "a red star left of a box", "no ring"). Every statement is true
 or false of every scene, which a sigmoid loss teaches the class token (SigLIP, arXiv 2303.15343); the same loss on the tokens
@@ -304,13 +304,16 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
+    parser.add_argument(
+        "--image-size", type=int, default=TinyClipConfig().image_size, help="side of the CLIP's input in pixels"
+    )
     parser.add_argument("--bf16", action="store_true", help="bfloat16 where allowed: faster on processors that multiply it")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_clip"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     th.manual_seed(args.seed)
-    config = TinyClipConfig()
+    config = TinyClipConfig(image_size=args.image_size)
     words = Words(config.context_length)
     clip = build_tiny_clip(config, vocab_size=len(words.ids))
     clip.visual.conv1[0].load_state_dict(load_tiny_sam().image_encoder.state_dict())

@@ -33,6 +33,9 @@ def summarise(results: list[dict[str, Any]]) -> str:
         cells.append(over_seeds([one["rows"][name]["iou"][-1] for one in results]))
         cells.append(over_seeds([one["rows"][name]["dice"][-1] / one["rows"]["oracle"]["dice"][-1] for one in results]))
         lines.append("| " + " | ".join([name, *(f"{mean:.3f} ± {half:.3f}" for mean, half in cells)]) + " |")
+    for name in [n for n in rows if n not in ("agent", "random", "centre", "oracle")]:
+        mean, half = over_seeds([one["rows"]["agent"]["dice"][-1] - one["rows"][name]["dice"][-1] for one in results])
+        lines.append(f"\nagent minus {name}, Dice after the last click: {mean:+.3f} ± {half:.3f}")
     seeds = ", ".join(str(one["seed"]) for one in results)
     return f"{len(results)} evaluations, seeds {seeds}, {results[0]['episodes']} episodes each; ± 95 % interval\n" + "\n".join(
         lines

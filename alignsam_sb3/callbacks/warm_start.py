@@ -14,8 +14,9 @@ class WarmStartCallback(BaseCallback):
     """Behaviour cloning before the first rollout (DAgger, arXiv 1011.0686): hundreds of actions are many to find by chance.
 
     The training environments are played, half of the steps by the policy and half by the oracle; at every step the policy
-    learns what the oracle would click. Only training images are used, whose truth the reward knows anyway. The steps are not
-    counted as steps of the training. A resumed training is not warmed again.
+    learns how much the oracle would like each action: many clicks on an object are nearly as good as the best, and to be told
+    so teaches more than to be told the best alone. Only training images are used, whose truth the reward knows anyway. The
+    steps are not counted as steps of the training. A resumed training is not warmed again.
 
     :param steps: environment steps, over all environments
     :param learning_rate: of AdamW, falling to a tenth
@@ -43,8 +44,9 @@ class WarmStartCallback(BaseCallback):
         bar = tqdm(range(rounds), desc="warm start", mininterval=5)
         agreed = 0.0
         for _ in bar:
-            wanted = np.array(venv.env_method("oracle_action"))
-            loss, own = self._imitate(observations, wanted)
+            liked = np.array(venv.env_method("oracle_preference"))
+            wanted = liked.argmax(1)
+            loss, own = self._imitate(observations, liked)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             th.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
@@ -59,15 +61,15 @@ class WarmStartCallback(BaseCallback):
         self.logger.record("warm_start/steps", rounds * venv.num_envs)
         self.logger.record("warm_start/agreed", agreed)
 
-    def _imitate(self, observations: dict[str, Any], wanted: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
-        """Cross entropy of the policy with the oracle's actions, and actions that the policy itself draws."""
+    def _imitate(self, observations: dict[str, Any], liked: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
+        """Cross entropy of the policy with what the oracle likes, and actions that the policy itself draws."""
         policy: Any = self.model.policy
         seen, _ = policy.obs_to_tensor(observations)
         if isinstance(self.model, MaskablePPO):
             distribution = policy.get_distribution(seen, action_masks=observations["action_mask"])
         else:
             distribution = policy.get_distribution(seen)
-        loss = -distribution.log_prob(th.as_tensor(wanted, device=policy.device)).mean()
+        loss = -(th.as_tensor(liked, device=policy.device) * distribution.distribution.logits).sum(1).mean()
         with th.no_grad():
             own = distribution.sample().cpu().numpy()
         return loss, own

@@ -26,6 +26,8 @@ SPLITS = {"train": ("train2017", "train2014", "train"), "eval": ("val2017", "val
 class CocoDataset:
     """Images of a COCO-format folder that show one of the categories.
 
+    Crowds are no targets, and their pixels count neither way.
+
     :param root: folder with ``annotations/instances_<split>.json`` and ``images/<split>/`` or ``<split>/``
     :param split: name of a split in that folder, or ``"train"`` or ``"eval"`` for the usual names of either
     :param categories: names to keep; all of the file by default, so that its splits number them alike
@@ -57,6 +59,7 @@ class CocoDataset:
                 raise ValueError(nearest(f"category in {self.annotation_file.name}", name, names))
         self.skipped: Counter[str] = Counter()
         self._areas: dict[int, int] = {}
+        self._crowds: dict[int, list[dict[str, Any]]] = defaultdict(list)
         wanted = {names[name]: name for name in (categories or names)}
         self._objects = self._usable_objects(set(wanted))
         if max_images is not None:
@@ -109,6 +112,8 @@ class CocoDataset:
             reason = self._unusable(annotation)
             if reason:
                 self.skipped[reason] += 1
+                if reason == "crowd":
+                    self._crowds[annotation["image_id"]].append(annotation)
             else:
                 usable[annotation["image_id"]].append(annotation)
         kept = {image_id: self._largest(usable[image_id]) for image_id in sorted(usable)}
@@ -180,7 +185,16 @@ class CocoDataset:
         except Exception as error:
             raise UnreadableImageError(f"{self.annotation_file}: broken mask on {info['file_name']}: {error}") from error
         ids = np.array([self._category_ids.index(o["category_id"]) for o in objects], np.int64)
-        return Sample(str(info["file_name"]), image, masks, ids)
+        return Sample(str(info["file_name"]), image, masks, ids, self._valid(image_id, masks))
+
+    def _valid(self, image_id: int, masks: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Crowds are drawn roughly over many objects: what lies in one, and is no target, counts neither way."""
+        crowd = np.zeros(masks.shape[1:], bool)
+        for annotation in self._crowds.get(image_id, ()):
+            with contextlib.suppress(Exception):  # pycocotools raises whatever its parser meets
+                found = rle.decode(self._encode(annotation)).astype(bool)
+                crowd |= found if found.shape == crowd.shape else False
+        return ~crowd | masks.any(0) if crowd.any() else None
 
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:

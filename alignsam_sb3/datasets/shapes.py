@@ -57,9 +57,9 @@ def crescent(rng: np.random.Generator) -> Outline:
 
 def blob(rng: np.random.Generator) -> Outline:
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    radius = np.full(48, 0.85)
-    for k in range(2, 6):
-        radius += rng.normal(0, 0.22 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    waves = [rng.normal(0, 0.22 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 6)]
+    lumps = waves[1] + waves[2] + waves[3]  # without them (the first only stretches) it would be a disc
+    radius = 0.85 + waves[0] + lumps * max(1.0, 0.13 / max(float(lumps.std()), 1e-3))
     return [_polar(np.clip(radius, 0.3, 1.3), angle)]
 
 

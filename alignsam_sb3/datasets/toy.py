@@ -21,7 +21,7 @@ from alignsam_sb3.names import nearest
 SCENES = {"train": 2000, "eval": 300}
 SPLITS = tuple(SCENES)
 TASKS = ("semantic", "saliency")
-SCENE_VERSION = 1  # part of the fingerprint: raise it whenever a scene would be drawn differently
+SCENE_VERSION = 2  # part of the fingerprint: raise it whenever a scene would be drawn differently
 _SUPERSAMPLING = 4
 _MIN_CONTRAST = 0.25  # Euclidean distance of mean RGB colours in [0, 1]
 

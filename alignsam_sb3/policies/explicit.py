@@ -5,13 +5,14 @@ from math import ceil, log2
 import torch as th
 from gymnasium import spaces
 from torch import nn
-from torch.nn import functional as F
 
+from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.cells import CellExtractor, CellHead, on_grid
 
 _TOKEN_GRID = 8
 _TARGET_TEMPERATURE = 0.33
-N_GUIDES = 3  # target, rivals, image (not padding)
+ATTEND = ("joint", "stream", "none")
+N_GUIDES = 5  # target, rivals, image (not padding), and how strong the target and the strongest rival are
 
 
 def scale_target(similarity_maps: th.Tensor, target: th.Tensor, temperature: float = _TARGET_TEMPERATURE) -> th.Tensor:
@@ -26,12 +27,29 @@ def scale_target(similarity_maps: th.Tensor, target: th.Tensor, temperature: flo
     return similarity_maps * (weights / weights.amax(1, keepdim=True))[..., None, None]
 
 
-def guide_maps(similarity_maps: th.Tensor, target: th.Tensor) -> th.Tensor:
-    """What language says of the task in three maps (B, 3, h, w), whatever the number of categories and their order.
+def standard_cosines(cosine_maps: th.Tensor, inside: th.Tensor) -> th.Tensor:
+    """Cosines as thirds of a standard deviation from their mean, over all texts and places of one image; 0 in the padding.
 
-    The target's map, the strongest of the others (scaled down; 0 without others), and 1 in the image, 0 in its padding.
+    CLIPs differ in where their cosines lie; how those of one image compare with each other is what counts.
+
+    :param cosine_maps: (B, N, h, w)
+    :param inside: (B, 1, h, w) 1 in the image, 0 in its padding
+    """
+    count = inside.sum((1, 2, 3), keepdim=True) * cosine_maps.shape[1]
+    mean = (cosine_maps * inside).sum((1, 2, 3), keepdim=True) / count
+    centred = (cosine_maps - mean) * inside
+    return centred / (3 * (centred.square().sum((1, 2, 3), keepdim=True) / count).sqrt() + 1e-4)
+
+
+def guide_maps(similarity_maps: th.Tensor, cosine_maps: th.Tensor, target: th.Tensor) -> th.Tensor:
+    """What language says of the task in five maps (B, 5, h, w), whatever the number of categories and their order.
+
+    The target's map, the strongest of the others (scaled down; 0 without others), 1 in the image and 0 in its padding; and the
+    standardised cosine of the target and the highest of the others (0 without others). Each map alone has a maximum of 1,
+    whatever is there; the cosines tell which of the texts suits a place.
 
     :param similarity_maps: (B, N, h, w) in [0, 1], negative in the padding
+    :param cosine_maps: (B, N, h, w)
     :param target: (B, N) one-hot
     """
     inside = (similarity_maps[:, :1] >= 0).float()
@@ -39,7 +57,10 @@ def guide_maps(similarity_maps: th.Tensor, target: th.Tensor) -> th.Tensor:
     chosen = target[..., None, None] > 0.5
     wanted = scaled.masked_fill(~chosen, 0).amax(1, keepdim=True)
     rivals = scaled.masked_fill(chosen, 0).amax(1, keepdim=True)
-    return th.cat([wanted, rivals, inside], dim=1)
+    strength = standard_cosines(cosine_maps, inside)
+    strong = strength.masked_fill(~chosen, -th.inf).amax(1, keepdim=True)
+    others = strength.masked_fill(chosen, -th.inf).amax(1, keepdim=True)
+    return th.cat([wanted, rivals, inside, strong, th.where(others.isinf(), 0.0, others)], dim=1)
 
 
 def cool_belief(belief: th.Tensor, steps: th.Tensor, warmth: th.Tensor) -> th.Tensor:
@@ -68,10 +89,17 @@ class Fusion(nn.Module):
     """One residual attention block over the tokens of both streams of an image; images never see each other.
 
     :param n_tokens: of both streams together
+    :param attend: ``"joint"``: all tokens to all; ``"stream"``: each stream to itself; ``"none"``: no attention
+    :raises ValueError: ``attend`` is none of these
     """
 
-    def __init__(self, n_tokens: int, width: int, heads: int) -> None:
+    def __init__(self, n_tokens: int, width: int, heads: int, attend: str = "joint") -> None:
         super().__init__()
+        if attend not in ATTEND:
+            raise ValueError(nearest("attend", attend, ATTEND))
+        self.attend = attend
+        stream = th.arange(n_tokens) // (n_tokens // 2)
+        self.register_buffer("apart", stream[:, None] != stream, persistent=False)
         self.places = nn.Parameter(0.02 * th.randn(1, n_tokens, width))
         self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
@@ -79,9 +107,13 @@ class Fusion(nn.Module):
 
     def forward(self, tokens: th.Tensor) -> th.Tensor:
         """Tokens (B, T, width) to tokens of the same shape."""
-        normal = self.before(tokens + self.places)
-        mixed = tokens + self.attention(normal, normal, normal, need_weights=False)[0]
+        mixed = tokens if self.attend == "none" else tokens + self._attended(self.before(tokens + self.places))
         out: th.Tensor = mixed + self.mlp(self.after(mixed))
+        return out
+
+    def _attended(self, normal: th.Tensor) -> th.Tensor:
+        mask = self.apart if self.attend == "stream" else None
+        out: th.Tensor = self.attention(normal, normal, normal, need_weights=False, attn_mask=mask)[0]
         return out
 
 
@@ -118,14 +150,17 @@ class ExplicitExtractor(CellExtractor):
     Any embedding (C, h, w), belief resolution, click grid and number of categories. Nothing frozen is part of it: the maps
     are observations.
 
-    :param observation_space: as for ImplicitExtractor, and ``similarity_maps`` and ``target_category``
+    :param observation_space: as for ImplicitExtractor, and ``similarity_maps``, ``cosine_maps`` and ``target_category``
     :param global_dim: how many numbers describe the whole image
     :param width: of the tokens
     :param heads: of the attention
+    :param attend: what attends to what: ``"joint"``, ``"stream"`` or ``"none"`` (see :class:`Fusion`)
     :raises ValueError: the observations have no similarity maps
     """
 
-    def __init__(self, observation_space: spaces.Dict, global_dim: int = 128, width: int = 64, heads: int = 4) -> None:
+    def __init__(
+        self, observation_space: spaces.Dict, global_dim: int = 128, width: int = 64, heads: int = 4, attend: str = "joint"
+    ) -> None:
         if "similarity_maps" not in observation_space.spaces:
             raise ValueError(
                 "the explicit policy needs observations with 'similarity_maps': make the environment with a language prior "
@@ -139,7 +174,7 @@ class ExplicitExtractor(CellExtractor):
         self.warmth = nn.Parameter(th.tensor(0.5))
         self.sam_stream = _Stream(channels, side, self.grid, width)
         self.clip_stream = _Stream(N_GUIDES, side, self.grid, width)
-        self.fusion = Fusion(2 * self.grid**2, width, heads)
+        self.fusion = Fusion(2 * self.grid**2, width, heads, attend)
         self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
         self.narrow = nn.ModuleList(nn.Conv2d(c, width // 2, 1) for c in (channels, 2 * width))
         self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES)
@@ -148,12 +183,11 @@ class ExplicitExtractor(CellExtractor):
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
-        size = (embedding.shape[-2], embedding.shape[-1])
-        seen = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], size)
+        seen = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
         belief = cool_belief(seen, steps, self.warmth)
         weighted = embedding * belief + embedding
         target = observations["target_category"].reshape(len(embedding), -1)
-        guides = guide_maps(observations["similarity_maps"], target)
+        guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
         streams = [self.sam_stream(weighted), self.clip_stream(guides)]
         tokens = self.fusion(th.cat([s.flatten(2) for s in streams], dim=2).transpose(1, 2))
         halves = tokens.transpose(1, 2).unflatten(2, (2, self.grid, self.grid))  # (B, width, stream, g, g)

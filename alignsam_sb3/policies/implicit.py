@@ -3,9 +3,8 @@
 import torch as th
 from gymnasium import spaces
 from torch import nn
-from torch.nn import functional as F
 
-from alignsam_sb3.policies.cells import CellExtractor, CellHead
+from alignsam_sb3.policies.cells import CellExtractor, CellHead, on_grid
 
 _SMALLEST_MAP = 4
 
@@ -39,8 +38,7 @@ class ImplicitExtractor(CellExtractor):
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
-        size = (embedding.shape[-2], embedding.shape[-1])
-        belief = F.adaptive_avg_pool2d(observations["sam_pred_mask_prob"][:, None], size)
+        belief = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
         weighted = embedding * belief + embedding
         features = self.linear(th.cat([self.convolutions(weighted), steps], dim=1))
         logits = self.cells(weighted, belief, self._free(observations), steps, features)

@@ -1,7 +1,8 @@
 """Frozen promptable segmenters, named by one string.
 
 ``tiny`` is embedded; ``mobile_sam``, ``vit_b`` and the other names of :data:`SEGMENTERS` are downloaded once and checked;
-``vit_b:PATH`` reads a file; ``vit_b:random`` has random weights, to try how things fit and how long they take.
+``vit_b:PATH`` reads a file; ``vit_b:random`` has random weights, to try how things fit and how long they take. Options that
+make it faster stand behind a question mark: ``tiny?onnx``, ``repvit:PATH?fuse&channels_last``.
 """
 
 import logging
@@ -27,17 +28,18 @@ RANDOM = "random"
 def load_segmenter(spec: str = "tiny", device: str = "auto") -> SamSegmenter:
     """Load a segmenter once per process.
 
-    :param spec: ``NAME``, ``NAME:PATH`` of a checkpoint, or ``NAME:random``
+    :param spec: ``NAME``, ``NAME:PATH`` of a checkpoint, or ``NAME:random``; then, if wanted, ``?OPTION&OPTION``
     :param device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     :raises ValueError: there is no such segmenter, or the checkpoint does not fit it
     :raises FileNotFoundError: there is no such checkpoint
     :raises ConnectionError: it cannot be downloaded
     """
-    name, _, where = spec.partition(":")
-    if name not in SEGMENTERS:
-        raise ValueError(nearest("segmenter", name, SEGMENTERS))
+    bare, _, options = spec.partition("?")
+    name, _, where = bare.partition(":")
+    if name not in ("tiny", *BACKBONES):
+        raise ValueError(nearest("segmenter", name, ("tiny", *BACKBONES)))
     sam = load_tiny_sam(Path(where).expanduser() if where else ASSET) if name == "tiny" else _load(name, where)
-    return SamSegmenter(sam, device, spec)
+    return SamSegmenter(sam, device, bare, options.split("&") if options else ())
 
 
 def _load(name: str, where: str) -> Sam:

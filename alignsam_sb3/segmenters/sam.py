@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,11 +10,24 @@ import torch as th
 from numpy.typing import NDArray
 from PIL import Image
 from segment_anything.modeling import Sam
+from timm.utils.model import reparameterize_model
 from torch.nn import functional as F
 
+from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.base import MaskPrediction, PointPrompts, frame_size
+from alignsam_sb3.segmenters.decoder import OnnxDecoder, all_masks
 
 PREPROCESSING_VERSION = 1
+OPTIONS = {
+    "bf16": "bfloat16 where allowed, in encoder and decoder",
+    "channels_last": "the encoder's memory layout",
+    "fuse": "the encoder's parallel branches and norms folded into one convolution each (RepViT, EdgeSAM, tiny)",
+    "onnx": "the decoder in onnxruntime, on the CPU",
+}
+"""What may stand behind a ``?`` in a segmenter's name; README has what each brings and costs."""
+
+Decoder = Callable[[th.Tensor, th.Tensor], tuple[th.Tensor, th.Tensor]]
+"""Sparse prompts (B, T, C) and dense prompts with the image embedding in them (B, C, h, w) to all masks and their IoU."""
 
 
 class SamSegmenter:
@@ -27,10 +40,14 @@ class SamSegmenter:
     :param sam: the model; it is set to eval mode, without gradients
     :param device: where it runs; ``"auto"`` takes CUDA where there is one
     :param name: goes into the fingerprint and into messages
-    :raises ValueError: a weight is NaN or infinite
+    :param options: of :data:`OPTIONS`, ways to be faster that change numbers a little; none by default
+    :raises ValueError: a weight is NaN or infinite, or an option is unknown
     """
 
-    def __init__(self, sam: Sam, device: str | th.device = "auto", name: str = "sam") -> None:
+    def __init__(self, sam: Sam, device: str | th.device = "auto", name: str = "sam", options: Collection[str] = ()) -> None:
+        for option in options:
+            if option not in OPTIONS:
+                raise ValueError(nearest("option of a segmenter", option, OPTIONS))
         if str(device) == "auto":
             device = "cuda" if th.cuda.is_available() else "cpu"
         self.device = th.device(device)
@@ -42,14 +59,28 @@ class SamSegmenter:
                 "the checkpoint is damaged or its training diverged; download or fit it again"
             )
         self.sam = sam.eval().requires_grad_(False).to(self.device)
+        self.options = frozenset(options)
+        self._weights = self._digest()  # before anything is fused
+        if "fuse" in self.options:
+            self.sam.image_encoder = reparameterize_model(self.sam.image_encoder)
+        self._layout = th.channels_last if "channels_last" in self.options else th.contiguous_format
+        self.sam.image_encoder.to(memory_format=self._layout)
+        self._decoder: Decoder = OnnxDecoder(self.sam) if "onnx" in self.options else self._torch_decoder
 
-    @cached_property
-    def fingerprint(self) -> str:
+    def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.name}-{self.img_size}-v{PREPROCESSING_VERSION}".encode())
         for key, value in sorted(self.sam.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
-        return f"{self.name.split(':')[0]}-{digest.hexdigest()[:16]}"
+        return digest.hexdigest()[:16]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the model, a weight, the preprocessing, and the options that change embeddings."""
+        return "-".join([self.name.split(":")[0].split("?")[0], *sorted(self.options - {"onnx"}), self._weights])
+
+    def _autocast(self) -> th.autocast:
+        return th.autocast(self.device.type, th.bfloat16, enabled="bf16" in self.options)
 
     @property
     def img_size(self) -> int:
@@ -81,8 +112,10 @@ class SamSegmenter:
 
         :return: (B, C, h, w) float32
         """
-        embeddings: th.Tensor = self.sam.image_encoder(th.stack([self._to_frame(image) for image in images]))
-        return embeddings
+        batch = th.stack([self._to_frame(image) for image in images]).contiguous(memory_format=self._layout)
+        with self._autocast():
+            embeddings: th.Tensor = self.sam.image_encoder(batch)
+        return embeddings.float().contiguous()
 
     @th.no_grad()
     def decode(self, embeddings: th.Tensor, prompts: PointPrompts, multimask_output: bool = True) -> MaskPrediction:
@@ -123,14 +156,13 @@ class SamSegmenter:
         points = (th.as_tensor(coords, device=self.device), th.as_tensor(labels, device=self.device))
         dense_in = None if fed is None else th.stack(fed).to(self.device, th.float32)[:, None]
         sparse, dense = self.sam.prompt_encoder(points=points, boxes=None, masks=dense_in)
-        logits, iou = self.sam.mask_decoder(
-            image_embeddings=th.zeros_like(embeddings[:1]),
-            image_pe=self._image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense + embeddings,
-            multimask_output=multimask,
-        )
-        return logits, iou
+        logits, iou = self._decoder(sparse, dense + embeddings)
+        return (logits[:, 1:], iou[:, 1:]) if multimask else (logits[:, :1], iou[:, :1])
+
+    def _torch_decoder(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        with self._autocast():
+            logits, iou = all_masks(self.sam.mask_decoder, self._image_pe, sparse, dense)
+        return logits.float(), iou.float()
 
     def _coords_in_frame(self, coords: NDArray[np.float32], original_size: tuple[int, int]) -> NDArray[np.float32]:
         new_h, new_w = frame_size(original_size, self.img_size)

@@ -20,7 +20,7 @@ from alignsam_sb3.semantics.prompts import TEMPLATES
 
 logger = logging.getLogger(__name__)
 
-SEMANTICS_VERSION = 1
+SEMANTICS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,13 @@ class SimilarityMaps:
         everywhere where all places are alike), so it says where, not whether
     :param scores: (B, N) absolute: the mean of the text's cosines with the class token and with the place that it suits
         best; low for what is not shown. (On toy scenes the mean tells presence better than either.)
+    :param cosines: (B, N, g_h, g_w) absolute: of each text with each place, before any surgery on features; comparable
+        between texts and places, which min-max makes the maps not be
     """
 
     maps: th.Tensor
     scores: th.Tensor
+    cosines: th.Tensor
 
 
 class ClipSurgery:
@@ -143,7 +146,8 @@ class ClipSurgery:
         similarity = feature_surgery(tokens, features, self.text_features([""]) if alone else None)
         cosines = tokens @ features.T
         scores = (cosines[:, 0] + cosines[:, 1:].amax(1)) / 2
-        return SimilarityMaps(similarity_maps(similarity[:, 1:], self.grid), scores)
+        places = cosines[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *self.grid)
+        return SimilarityMaps(similarity_maps(similarity[:, 1:], self.grid), scores, places)
 
 
 class LanguagePrior:
@@ -164,9 +168,10 @@ class LanguagePrior:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the arrays that :meth:`describe` gives, for one image."""
-        return {"similarity_maps": (len(self.texts), *self.clip.grid), "scores": (len(self.texts),)}
+        maps = (len(self.texts), *self.clip.grid)
+        return {"similarity_maps": maps, "cosine_maps": maps, "scores": (len(self.texts),)}
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> Mapping[str, th.Tensor]:
-        """Maps (B, N, g_h, g_w) over the squashed image, and scores (B, N)."""
+        """Maps and cosines (B, N, g_h, g_w) over the squashed image, and scores (B, N)."""
         found = self.clip.similarity(images, self.texts)
-        return {"similarity_maps": found.maps, "scores": found.scores}
+        return {"similarity_maps": found.maps, "cosine_maps": found.cosines, "scores": found.scores}

@@ -26,6 +26,19 @@ def test_reads_polygons_and_rle_and_leaves_out_crowds_and_small_objects(coco_roo
     assert abs(sample.target(1).sum() - 600) < 60  # the polygon
 
 
+def test_crowds_count_neither_way(coco_root):
+    def move(content):
+        crowd = next(a for a in content["annotations"] if a["iscrowd"])
+        crowd["segmentation"] = [[5, 30, 20, 30, 20, 50, 5, 50]]
+        content["annotations"] += [{**crowd, "id": 900, "segmentation": "nonsense"}]
+
+    edit(coco_root, "train2017", move)
+    data = CocoDataset(coco_root, "train")
+    assert not data[0].valid[35:45, 8:18].any()
+    assert data[0].valid[data[0].masks.any(0)].all()
+    assert data[1].valid is None
+
+
 @pytest.mark.parametrize("split", ["train", "eval", "train2017", "val2017"])
 def test_finds_images_in_both_layouts(coco_root, split):
     assert len(CocoDataset(coco_root, split)) == 4

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignsam_sb3.datasets import DATASETS, Cityscapes, LabelledImages, MaskFolder, PolygonList, Voc, load_dataset
-from alignsam_sb3.datasets.labelled import Annotation, Record, images_in
+from alignsam_sb3.datasets import Cityscapes, MaskFolder, PolygonList, Voc, load_dataset
 from alignsam_sb3.datasets.outlines import draw_polygons
 
 
@@ -181,34 +180,3 @@ def test_real_pets(photographs):
     sample = train[0]
     assert 0.02 < sample.target(int(sample.category_ids[0])).mean() < 0.9
     assert 0.0 < (~sample.valid).mean() < 0.3
-
-
-# The worked example of README, "A data set of your own".
-class Thresholded(LabelledImages):
-    """Images of bright things: ``pictures/*.png``, and the truth is whatever is brighter than 200."""
-
-    kind = "thresholded"
-
-    def _known(self):
-        return ("bright thing",)
-
-    def _find(self, split):
-        paths = images_in(self.root / "pictures")
-        return [Record(p.stem, p, p) for p in paths], False  # no splits of its own: made by folds
-
-    def _annotate(self, record):
-        with Image.open(record.labels) as image:
-            grey = np.asarray(image.convert("L"))
-        return Annotation((grey > 200)[None], ("bright thing",))
-
-
-def test_a_data_set_of_your_own(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATASETS, "thresholded", Thresholded)
-    (tmp_path / "pictures").mkdir()
-    for i in range(4):
-        picture = np.zeros((30, 40), np.uint8)
-        picture[5 : 15 + i, 5:20] = 250
-        Image.fromarray(picture).save(tmp_path / "pictures" / f"{i}.png")
-    data = load_dataset(f"thresholded:{tmp_path}", "train", folds=2)
-    assert len(data) == 2
-    assert data[0].target(0).sum() >= 150

@@ -13,7 +13,7 @@ from alignsam_sb3.clickers import centre_click
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.evaluation import clip_points_player, clip_top_player
 from alignsam_sb3.segmenters import load_segmenter
-from alignsam_sb3.semantics import PADDING, load_clip
+from alignsam_sb3.semantics import PADDING, load_clip, maps_in_frame
 
 SCENES = {"n_images": 16}
 
@@ -54,9 +54,11 @@ def test_without_a_prior_there_are_no_maps(make_env):
 def test_maps_are_those_of_the_prior(semantic):
     observation, _ = semantic.reset(options={"image_index": 3, "category_id": 2})
     image = semantic.shared.dataset[3].image
-    expected = load_clip("tiny", "cpu").similarity([image], semantic.shared.dataset.categories).maps[0].numpy()
-    assert np.allclose(observation["similarity_maps"], expected, atol=2e-3)  # a bank is kept in half precision
-    assert np.allclose(semantic.similarity_map, expected[2], atol=2e-3)
+    found = load_clip("tiny", "cpu").similarity([image], semantic.shared.dataset.categories)
+    assert np.allclose(semantic.similarity_map, found.maps[0, 2], atol=2e-3)  # a bank is kept in half precision
+    for name, maps in (("similarity_maps", found.maps), ("cosine_maps", found.cosines)):
+        expected = maps_in_frame(maps[0].numpy(), (128, 128), 128, (16, 16))
+        assert np.allclose(observation[name], expected, atol=2e-3)
 
 
 def test_maps_do_not_depend_on_the_target_nor_on_the_truth(semantic):

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -242,3 +243,38 @@ def test_what_the_annotation_leaves_out_counts_neither_way(tiny, reward):
     kind, cell = divmod(env.oracle_action(), env.grid.n_cells)
     assert kind == 0 or cell // env.grid.patches < 4  # nothing there is worth a negative click
     assert metrics.dice(env.mask, env.target) < 0.5 < metrics.dice(env.mask, env.target, env.valid)
+
+
+def test_the_oracle_prefers_the_depth_of_what_is_wrong(make_env):
+    env = make_env(patches=16).unwrapped
+    env.reset(seed=3)
+    liked = env.oracle_preference()
+    assert liked.shape == (env.grid.n_actions,)
+    assert liked.sum() == pytest.approx(1, abs=1e-5)
+    (x, y), label = env.grid.click(int(liked.argmax()), env.image_size)
+    assert label == 1
+    assert env.target[y, x]
+    for action in np.flatnonzero(liked):
+        (x, y), label = env.grid.click(int(action), env.image_size)
+        assert label == 1
+        assert env.target[y, x]
+    answer = th.full((64, 64), 9.0)  # the mask takes everything: only negative clicks off the target can help
+    env.supply((answer, 1.0))
+    env.step(int(liked.argmax()))
+    for action in np.flatnonzero(env.oracle_preference()):
+        (x, y), label = env.grid.click(int(action), env.image_size)
+        assert label == 0
+        assert not env.target[y, x]
+        assert env.action_masks()[action]
+
+
+def test_where_nothing_is_wrong_the_oracle_confirms(make_env):
+    env = make_env().unwrapped
+    env.reset(seed=3)
+    full = th.nn.functional.interpolate(th.from_numpy(env.target.astype(np.float32))[None, None], (64, 64))[0, 0]
+    env.supply((18 * full - 9, 1.0))
+    env.step(env.oracle_action())
+    env.episode.beliefs[-1] = replace(env.episode.beliefs[-1], mask=env.target.copy())
+    liked = env.oracle_preference()
+    assert liked.max() == 1
+    assert liked.argmax() == env.oracle_action()

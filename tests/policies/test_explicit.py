@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
-from alignsam_sb3.policies.explicit import Advice, cool_belief, guide_maps, scale_target
+from alignsam_sb3.policies.explicit import Advice, cool_belief, guide_maps, scale_target, standard_cosines
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.semantics import load_clip
 
@@ -22,6 +22,7 @@ def space(channels=16, side=16, categories=8, patches=8, max_steps=5):
             "sam_image_embeddings": CompactBox(-np.inf, np.inf, (channels, side, side), np.float32),
             "sam_pred_mask_prob": CompactBox(0, 1, (4 * side, 4 * side), np.float32),
             "similarity_maps": CompactBox(-1, 1, (categories, side, side), np.float32),
+            "cosine_maps": CompactBox(-1, 1, (categories, side, side), np.float32),
             "target_category": spaces.Discrete(categories),
             "num_steps": CompactBox(0, max_steps, (1,), np.float32),
             "action_mask": spaces.MultiBinary(2 * patches**2),
@@ -39,6 +40,7 @@ def observations(described, batch, seed=0):
         "sam_image_embeddings": th.randn(batch, *described["sam_image_embeddings"].shape, generator=rng),
         "sam_pred_mask_prob": th.rand(batch, *described["sam_pred_mask_prob"].shape, generator=rng),
         "similarity_maps": maps,
+        "cosine_maps": (0.3 * maps).where(maps >= 0, -1.0) - 0.1 * th.rand(maps.shape, generator=rng),
         "target_category": th.eye(n)[th.randint(n, (batch,), generator=rng)],
         "num_steps": th.randint(5, (batch, 1), generator=rng).float(),
         "action_mask": th.ones(batch, *described["action_mask"].shape),
@@ -77,15 +79,24 @@ def test_a_sample_does_not_depend_on_its_neighbours():
         assert th.allclose(extractor(mixed)[0], together[0], atol=1e-5)
 
 
-def test_both_streams_attend_to_each_other():
+@pytest.mark.parametrize(("attend", "seen"), [("joint", (True, True)), ("stream", (True, False)), ("none", (False, False))])
+def test_what_attends_to_what(attend, seen):
+    """By default the tokens of both streams; the others are there to measure what that brings."""
     described = space()
-    extractor = trained_looking(ExplicitExtractor(described))
+    extractor = trained_looking(ExplicitExtractor(described, attend=attend))
     batch = observations(described, 1)
     tokens = extractor.sam_stream(batch["sam_image_embeddings"]).flatten(2)
-    language = extractor.clip_stream(guide_maps(batch["similarity_maps"], batch["target_category"])).flatten(2)
+    language = extractor.clip_stream(
+        guide_maps(batch["similarity_maps"], batch["cosine_maps"], batch["target_category"])
+    ).flatten(2)
     joined = th.cat([tokens, language], 2).transpose(1, 2).detach().requires_grad_()
-    extractor.fusion(joined)[0, 0].sum().backward()  # SAM's first token
-    assert joined.grad[0, 64:].abs().sum() > 0  # sees language's tokens, at other places
+    extractor.fusion(joined)[0, 0].sum().backward()  # SAM's first token: does it see SAM's others, and language's?
+    assert (bool(joined.grad[0, 1:64].any()), bool(joined.grad[0, 64:].any())) == seen
+
+
+def test_an_unknown_attention_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'joint'"):
+        ExplicitExtractor(space(), attend="joined")
 
 
 def test_the_target_decides():
@@ -104,6 +115,7 @@ def test_the_order_of_categories_does_not_matter():
     turned = {
         **batch,
         "similarity_maps": batch["similarity_maps"][:, order],
+        "cosine_maps": batch["cosine_maps"][:, order],
         "target_category": batch["target_category"][:, order],
     }
     assert th.allclose(extractor(batch), extractor(turned), atol=1e-5)
@@ -120,12 +132,29 @@ def test_scaling_is_per_image():
 def test_padding_is_marked_and_one_category_has_no_rivals():
     maps = th.rand(1, 1, 4, 4)
     maps[:, :, 3] = -1
-    guides = guide_maps(maps, th.ones(1, 1))
+    guides = guide_maps(maps, maps, th.ones(1, 1))
     assert th.equal(guides[0, 0, :3], maps[0, 0, :3])
     assert guides[0, 0, 3].abs().max() == 0
     assert guides[0, 1].abs().max() == 0
     assert guides[0, 2, :3].min() == 1
     assert guides[0, 2, 3].max() == 0
+    assert guides[0, 3:, 3].abs().max() == 0
+    assert guides[0, 4].abs().max() == 0
+
+
+def test_cosines_are_compared_within_one_image():
+    cosines = th.zeros(2, 2, 3, 3)
+    cosines[:, 0, 0, 0], cosines[:, 1, 1, 1] = 0.3, 0.5  # each text suits one place, the second text suits its own better
+    cosines[1] = 0.1 * cosines[1] + 0.2  # another CLIP's range
+    cosines[:, :, 2] = -1.0  # padding
+    inside = th.ones(2, 1, 3, 3)
+    inside[:, :, 2] = 0
+    standard = standard_cosines(cosines, inside)
+    assert th.allclose(standard[0], standard[1], atol=1e-2)
+    assert standard[0, 1, 1, 1] > standard[0, 0, 0, 0] > standard[0, 0, 1, 1]
+    assert standard[:, :, 2].abs().max() == 0
+    flat = standard_cosines(th.full((1, 2, 3, 3), 0.25), th.ones(1, 1, 3, 3))
+    assert flat.abs().max() < 1e-3
 
 
 def test_an_early_belief_counts_less():

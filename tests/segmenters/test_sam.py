@@ -3,6 +3,7 @@ import pytest
 import torch as th
 from segment_anything import SamPredictor
 
+from alignsam_sb3.datasets.toy import draw_scene
 from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter, SamSegmenter, frame_size, load_segmenter
 from alignsam_sb3.segmenters.tiny import build_tiny_sam
 
@@ -141,3 +142,27 @@ def test_a_real_sams_checkpoint_loads_as_it_is(tmp_path):
     segmenter = load_segmenter(f"vit_b:{tmp_path / 'sam_vit_b.pth'}", "cpu")
     assert segmenter.embedding_shape == (256, 64, 64)
     assert segmenter.img_size == 1024
+
+
+@pytest.mark.parametrize(("option", "tolerance"), [("channels_last", 1e-4), ("fuse", 2e-3), ("onnx", 1e-4), ("bf16", 1.0)])
+def test_options_change_little(tiny, option, tolerance):
+    if option == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    fast = load_segmenter(f"tiny?{option}", "cpu")
+    images = [scene.image for scene in (draw_scene(np.random.default_rng(i)) for i in range(3))]
+    for batch, n in ((images, 2), (images[:1], 5), (images[:2], 1)):
+        points = [clicks(n, image.shape[:2]) for image in batch]
+        prompts = PointPrompts([p[0] for p in points], [p[1] for p in points], [(128, 128)] * len(batch))
+        wanted = tiny.decode(tiny.encode(batch), prompts)
+        found = fast.decode(fast.encode(batch), prompts)
+        assert found.logits.dtype == th.float32
+        assert (found.logits - wanted.logits).abs().max() < tolerance * wanted.logits.abs().max()
+        assert ((found.logits > 0) == (wanted.logits > 0)).float().mean() > 0.98
+    same_bank = fast.fingerprint == tiny.fingerprint
+    assert same_bank == (option == "onnx")  # which changes no embedding
+
+
+def test_unknown_options_name_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'channels_last'"):
+        load_segmenter("tiny?fuse&chanels_last", "cpu")

@@ -1,0 +1,85 @@
+"""SAM's mask decoder for a batch of different images, in torch or in onnxruntime."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from segment_anything.modeling import MaskDecoder, Sam
+from torch import nn
+
+
+def all_masks(decoder: MaskDecoder, image_pe: th.Tensor, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """All of SAM's masks: the one for clear prompts first, then the candidates for ambiguous ones.
+
+    The package's decoder repeats one image embedding over all prompts and adds the dense prompt; each image's embedding
+    folded into its dense prompt gives the same sum for different images.
+
+    :param image_pe: (1, C, h, w)
+    :param sparse: (B, T, C)
+    :param dense: (B, C, h, w), the image embedding added
+    :return: logits (B, 1 + M, 4h, 4w) and predicted IoU (B, 1 + M)
+    """
+    logits, iou = decoder.predict_masks(
+        image_embeddings=th.zeros_like(dense[:1]),
+        image_pe=image_pe,
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+    )
+    return logits, iou
+
+
+class _Exported(nn.Module):
+    """The decoder as it is exported: its position encoding is a constant."""
+
+    image_pe: th.Tensor
+
+    def __init__(self, decoder: MaskDecoder, image_pe: th.Tensor) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("image_pe", image_pe)
+
+    def forward(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        return all_masks(self.decoder, self.image_pe, sparse, dense)
+
+
+class OnnxDecoder:
+    """The same in onnxruntime, exported when it is made (some seconds); any number of images and points.
+
+    :raises ImportError: the packages of the ``onnx`` extra are missing
+    """
+
+    def __init__(self, sam: Sam) -> None:
+        try:
+            import onnxruntime
+            import onnxscript  # noqa: F401 (torch.onnx.export needs it)
+        except ImportError as error:
+            raise ImportError(
+                "the option 'onnx' of a segmenter needs more packages: pip install 'alignsam_sb3[onnx]'"
+            ) from error
+        with th.no_grad():
+            image_pe = sam.prompt_encoder.get_dense_pe().cpu()
+        width, side = image_pe.shape[1], image_pe.shape[-1]
+        images, tokens = th.export.Dim("images", min=1), th.export.Dim("tokens", min=1)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "decoder.onnx"
+            th.onnx.export(
+                _Exported(sam.mask_decoder.cpu(), image_pe).eval(),
+                (th.zeros(3, 4, width), th.zeros(3, width, side, side)),
+                path,
+                input_names=["sparse", "dense"],
+                output_names=["logits", "iou"],
+                dynamic_shapes={"sparse": {0: images, 1: tokens}, "dense": {0: images}},
+                external_data=False,
+                verbose=False,
+            )
+            settings = onnxruntime.SessionOptions()
+            settings.intra_op_num_threads = th.get_num_threads()
+            self._session: Any = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+    def __call__(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Sparse (B, T, C) and dense prompts (B, C, h, w) to logits (B, 1 + M, 4h, 4w) and IoU (B, 1 + M)."""
+        inputs = {"sparse": sparse.cpu().numpy(), "dense": np.ascontiguousarray(dense.cpu().numpy())}
+        logits, iou = self._session.run(None, inputs)
+        return th.from_numpy(logits), th.from_numpy(iou)
