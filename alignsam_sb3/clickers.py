@@ -10,8 +10,8 @@ Click = tuple[tuple[int, int], int]
 
 def _depths(region: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Distance of each pixel to the region's border (image borders count), 0 outside."""
-    depths: NDArray[np.float32] = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    return depths
+    depths = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return np.asarray(depths, np.float32)
 
 
 def _deepest(region: NDArray[np.bool_]) -> tuple[float, tuple[int, int]]:

@@ -333,7 +333,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         if liked.max() < 1:
             liked[self.oracle_action()] = 1
         sharp = (liked / liked.max()) ** PREFERENCE_SHARPNESS
-        return sharp / sharp.sum()
+        return np.asarray(sharp / sharp.sum(), np.float32)
 
     @property
     def similarity_map(self) -> NDArray[np.float32]:
