@@ -26,6 +26,7 @@ def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) ->
     """Peaks on the object and average precision of presence, for each category and over all."""
     names = dataset.categories
     peaks: list[list[bool]] = [[] for _ in names]
+    by_cosine: list[bool] = []
     scores, shown = np.zeros((len(dataset), len(names))), np.zeros((len(dataset), len(names)), bool)
     for start in tqdm(range(0, len(dataset), batch), desc="images", mininterval=5):
         samples = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
@@ -35,6 +36,8 @@ def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) ->
             for category in np.unique(sample.category_ids):
                 (x, y), _ = top_point(found.maps[i, category].cpu().numpy(), sample.size)
                 peaks[category].append(bool(sample.target(int(category))[y, x]))
+                (x, y), _ = top_point(found.cosines[i, category].cpu().numpy(), sample.size)
+                by_cosine.append(bool(sample.target(int(category))[y, x]))
                 shown[start + i, category] = True
     rows = {
         name: {
@@ -49,6 +52,7 @@ def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) ->
     }
     return {
         "peak_on_object": round(float(np.mean([hit for one in peaks for hit in one])), 4),
+        "cosine_peak_on_object": round(float(np.mean(by_cosine)), 4),
         "presence_map": round(float(np.mean([row["presence_ap"] for row in rows.values()])), 4),
         "images": len(dataset),
         "categories": rows,
