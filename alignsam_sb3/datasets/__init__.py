@@ -54,14 +54,14 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
     own_split = ""
     if ":" in where and not Path(where).expanduser().is_dir():
         where, _, own_split = where.rpartition(":")
-    options = options_of(kind)
+    options = _options_of(kind)
     for name in kwargs:
         if name not in options:
             raise ValueError(nearest(f"option of a {kind} data set", name, options))
     return DATASETS[kind](where, own_split or split, **kwargs)
 
 
-def options_of(kind: str) -> list[str]:
+def _options_of(kind: str) -> list[str]:
     """Names of the options that a kind of data set takes, those of its base class included."""
     taken = list(signature(DATASETS[kind]).parameters)
     if "options" in taken:
@@ -79,5 +79,4 @@ __all__ = [
     "UnreadableImageError",
     "draw_episode",
     "load_dataset",
-    "options_of",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, images_in, read_labels, regions
+from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, images_in, read_labels, regions, require_folders
 
 _CLASSES = 150
 
@@ -19,9 +19,7 @@ class Ade20k(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         name = {"train": "training", "eval": "validation", "val": "validation"}.get(split, split)
         images, labels = self.root / "images" / name, self.root / "annotations" / name
-        for folder in (images, labels):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"no folder {folder}: an ADE20K root has images/{name}/ and annotations/{name}/")
+        require_folders(f"an ADE20K root has images/{name}/ and annotations/{name}/", images, labels)
         return [Record(p.stem, p, labels / f"{p.stem}.png") for p in images_in(images)], True
 
     @cached_property

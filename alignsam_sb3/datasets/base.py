@@ -1,6 +1,6 @@
 """What every data set gives: images with instance masks, and the episodes that can be drawn from them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -75,6 +75,14 @@ class SegmentationDataset(Protocol):
     @property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         """For each category the indices of the images that show it; at least one category is shown."""
+
+
+def indices_by_category(shown: Sequence[Collection[object]], categories: Sequence[object]) -> tuple[NDArray[np.int64], ...]:
+    """For each category the indices of the images that show it.
+
+    :param shown: what each image shows
+    """
+    return tuple(np.array([i for i, s in enumerate(shown) if c in s], np.int64) for c in categories)
 
 
 def draw_episode(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:

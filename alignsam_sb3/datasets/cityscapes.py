@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, read_labels, regions
+from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, read_labels, regions, require_folders, stacked
 
 CITYSCAPES_CLASSES = {
     **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light", 20: "traffic sign"},
@@ -26,9 +26,7 @@ class Cityscapes(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         name = {"eval": "val"}.get(split, split)
         images, labels = self.root / "leftImg8bit" / name, self.root / "gtFine" / name
-        for folder in (images, labels):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"no folder {folder}: a Cityscapes root has leftImg8bit/{name}/ and gtFine/{name}/")
+        require_folders(f"a Cityscapes root has leftImg8bit/{name}/ and gtFine/{name}/", images, labels)
         records = []
         for path in sorted(images.glob("*/*_leftImg8bit.png")):
             stem = path.name.removesuffix("_leftImg8bit.png")
@@ -53,5 +51,4 @@ class Cityscapes(LabelledImages):
             for value in np.unique(instances[mask]):
                 masks.append(mask & (instances == value))
                 names.append(name)
-        stacked = np.stack(masks) if masks else found.masks
-        return Annotation(stacked, names, found.valid)
+        return Annotation(stacked(masks, ids.shape), names, found.valid)

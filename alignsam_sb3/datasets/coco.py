@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from alignsam_sb3.datasets.base import Sample
-from alignsam_sb3.datasets.images import UnreadableImageError, read_rgb
+from alignsam_sb3.datasets.base import Sample, indices_by_category
+from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp, read_rgb
 from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
@@ -167,8 +167,7 @@ class CocoDataset:
         digest = hashlib.sha256()
         for image_id in self._image_ids:
             info = self._coco.imgs[image_id]
-            path = self.image_folder / info["file_name"]
-            stamp = f"{path.stat().st_size}-{path.stat().st_mtime_ns}" if path.is_file() else "missing"
+            stamp = file_stamp(self.image_folder / info["file_name"])
             digest.update(f"{image_id}|{info['file_name']}|{stamp}|{info['height']}x{info['width']}\n".encode())
         return f"coco-{self.split}-{len(self)}-{digest.hexdigest()[:16]}"
 
@@ -199,4 +198,4 @@ class CocoDataset:
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         shown = [{o["category_id"] for o in self._objects[image_id]} for image_id in self._image_ids]
-        return tuple(np.array([i for i, s in enumerate(shown) if c in s], np.int64) for c in self._category_ids)
+        return indices_by_category(shown, self._category_ids)

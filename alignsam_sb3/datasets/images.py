@@ -1,5 +1,7 @@
 """Reading image files of every kind as RGB."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,31 @@ from PIL import ExifTags, Image, ImageOps
 
 class UnreadableImageError(ValueError):
     """An image file that is missing, empty, truncated or no image, or that does not fit its annotation."""
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever is wrong with it, also while it is being decoded, becomes one kind of error.
+
+    :raises UnreadableImageError: with the path and the reason
+    """
+    if not path.is_file():
+        raise UnreadableImageError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise UnreadableImageError(f"{path}: the file is empty")
+    try:
+        with Image.open(path) as opened:
+            yield opened
+    except Exception as error:  # Pillow raises a dozen types for damaged files
+        raise UnreadableImageError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def file_stamp(path: Path) -> str:
+    """Changes when a file does: its size and time, or that it is missing."""
+    if not path.is_file():
+        return "missing"
+    stat = path.stat()
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def read_rgb(path: Path, expected_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -21,17 +48,10 @@ def read_rgb(path: Path, expected_size: tuple[int, int] | None = None) -> NDArra
     :param expected_size: (height, width) that the annotation states
     :raises UnreadableImageError: with the path and the reason
     """
-    if not path.is_file():
-        raise UnreadableImageError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise UnreadableImageError(f"{path}: the file is empty")
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            turned = ImageOps.exif_transpose(opened)
-            image = opened.copy() if expected_size is not None and opened.size[::-1] == expected_size else turned
-    except Exception as error:  # Pillow raises a dozen types for damaged files
-        raise UnreadableImageError(f"{path}: {type(error).__name__}: {error}") from error
+    with opened_image(path) as opened:
+        opened.load()
+        turned = ImageOps.exif_transpose(opened)
+        image = opened.copy() if expected_size is not None and opened.size[::-1] == expected_size else turned
     if expected_size is not None and image.size[::-1] != expected_size:
         raise UnreadableImageError(
             f"{path}: the file is {image.size[0]}x{image.size[1]} but its annotation says "
@@ -45,14 +65,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
     :raises UnreadableImageError: with the path and the reason
     """
-    if not path.is_file():
-        raise UnreadableImageError(f"{path}: no such file")
-    try:
-        with Image.open(path) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            width, height = opened.size
-    except Exception as error:  # Pillow raises a dozen types for damaged files
-        raise UnreadableImageError(f"{path}: {type(error).__name__}: {error}") from error
+    with opened_image(path) as opened:
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        width, height = opened.size
     return (width, height) if turned else (height, width)
 
 

@@ -16,11 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from alignsam_sb3.datasets.base import Sample
-from alignsam_sb3.datasets.images import UnreadableImageError, read_rgb
+from alignsam_sb3.datasets.base import Sample, indices_by_category
+from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp, opened_image, read_rgb
 from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
@@ -56,10 +55,30 @@ class Annotation:
     valid: NDArray[np.bool_] | None = None
 
 
+SPLIT_FOLDERS = {"train": ("train", "training"), "eval": ("val", "validation", "test", "eval")}
+"""What folders of training and of evaluation images are usually called, most usual first."""
+
+
+def stacked(masks: Sequence[NDArray[np.bool_]], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Masks of one size (H, W) as (K, H, W), also where there are none."""
+    return np.stack(masks) if masks else np.zeros((0, *size), bool)
+
+
+def require_folders(what: str, *folders: Path) -> None:
+    """Refuse to go on without the folders that a layout has.
+
+    :param what: the layout: "an ADE20K root has images/ and annotations/"
+    :raises FileNotFoundError: naming the first that is missing
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}: {what}")
+
+
 def regions(labels: NDArray[np.integer[Any]], names: dict[int, str], ignored: Iterable[int] = ()) -> Annotation:
     """The annotation of a label map (H, W): a mask for each value that has a name; the ignored values are not valid."""
     shown = [int(value) for value in np.unique(labels) if int(value) in names]
-    masks = np.stack([labels == value for value in shown]) if shown else np.zeros((0, *labels.shape), bool)
+    masks = stacked([labels == value for value in shown], labels.shape)
     left_out = np.isin(labels, list(ignored))
     return Annotation(masks, [names[value] for value in shown], ~left_out if left_out.any() else None)
 
@@ -69,14 +88,9 @@ def read_labels(path: Path) -> NDArray[np.int64]:
 
     :raises UnreadableImageError: with the path and the reason
     """
-    if not path.is_file():
-        raise UnreadableImageError(f"{path}: no such file")
-    try:
-        with Image.open(path) as opened:
-            stored = opened if opened.mode in ("L", "P", "I", "I;16", "I;16B", "1") else opened.convert("L")
-            return np.array(stored).astype(np.int64)
-    except Exception as error:  # Pillow raises a dozen types for damaged files
-        raise UnreadableImageError(f"{path}: {type(error).__name__}: {error}") from error
+    with opened_image(path) as opened:
+        stored = opened if opened.mode in ("L", "P", "I", "I;16", "I;16B", "1") else opened.convert("L")
+        return np.array(stored).astype(np.int64)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -221,9 +235,7 @@ class LabelledImages(ABC):
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for record in self._records:
-            stat = record.image.stat() if record.image.is_file() else None
-            stamp = f"{stat.st_size}-{stat.st_mtime_ns}" if stat else "missing"
-            digest.update(f"{record.image_id}|{stamp}\n".encode())
+            digest.update(f"{record.image_id}|{file_stamp(record.image)}\n".encode())
         return f"{self.kind}-{self.split}-{len(self)}-{digest.hexdigest()[:16]}"
 
     def __len__(self) -> int:
@@ -244,4 +256,4 @@ class LabelledImages(ABC):
 
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
-        return tuple(np.array([i for i, s in enumerate(self._shown) if name in s], np.int64) for name in self._names)
+        return indices_by_category(self._shown, self._names)

@@ -60,8 +60,8 @@ class MaskFolder(LabelledImages):
         base = own or self.root
         images = _folder(base, self._folders[0], _IMAGES, "images")
         masks = _folder(base, self._folders[1], (*_MASKS, "duts-tr-mask", "duts-te-mask"), "masks")
-        by_name = {_ADDED.sub("", p.stem).lower(): p for p in images_in(masks)}
-        by_name |= {p.stem.lower(): p for p in images_in(masks)}
+        found = images_in(masks)
+        by_name = {_ADDED.sub("", p.stem).lower(): p for p in found} | {p.stem.lower(): p for p in found}
         records = []
         for path in images_in(images):
             mask = by_name.get(path.stem.lower()) or by_name.get(_ADDED.sub("", path.stem).lower())

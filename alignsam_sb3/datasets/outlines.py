@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets.images import image_size
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record
+from alignsam_sb3.datasets.labelled import SPLIT_FOLDERS, Annotation, LabelledImages, Record, stacked
 
 _FIXED_POINT = 8  # binary digits of a vertex behind the point
 
@@ -48,7 +48,7 @@ class PolygonList(LabelledImages):
         super().__init__(root, split, **options)
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
-        names = {"train": ("train", "training"), "eval": ("val", "validation", "test", "eval")}.get(split, (split,))
+        names = SPLIT_FOLDERS.get(split, (split,))
         own = next((self.root / n for n in names if (self.root / n / "annotations.json").is_file()), None)
         base = own or self.root
         path = base / "annotations.json"
@@ -88,7 +88,7 @@ class LabelMe(LabelledImages):
     kind = "labelme"
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
-        names = {"train": ("train", "training"), "eval": ("val", "validation", "test", "eval")}.get(split, (split,))
+        names = SPLIT_FOLDERS.get(split, (split,))
         own = next((self.root / name for name in names if (self.root / name).is_dir()), None)
         records: list[Record] = []
         known: dict[str, None] = {}
@@ -115,7 +115,7 @@ class LabelMe(LabelledImages):
     def _annotate(self, record: Record) -> Annotation:
         size, shapes = record.labels
         masks = [_draw_shape(kind, np.asarray(points, np.float64), size) for _, kind, points in shapes]
-        return Annotation(np.stack(masks) if masks else np.zeros((0, *size), bool), [label for label, *_ in shapes])
+        return Annotation(stacked(masks, size), [label for label, *_ in shapes])
 
 
 def _draw_shape(kind: str, points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:

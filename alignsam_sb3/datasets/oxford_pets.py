@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, images_in, listed, read_labels, regions
+from alignsam_sb3.datasets.labelled import (
+    Annotation,
+    LabelledImages,
+    Record,
+    images_in,
+    listed,
+    read_labels,
+    regions,
+    require_folders,
+)
 
 _ANIMAL, _BORDER = 1, 3
 
@@ -18,9 +27,7 @@ class OxfordPets(LabelledImages):
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
         images, trimaps = self.root / "images", self.root / "annotations" / "trimaps"
-        for folder in (images, trimaps):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"no folder {folder}: an Oxford pets root has images/ and annotations/trimaps/")
+        require_folders("an Oxford pets root has images/ and annotations/trimaps/", images, trimaps)
         name = {"train": "trainval", "eval": "test"}.get(split, split)
         path = self.root / "annotations" / f"{name}.txt"
         kept = set(listed(path)) if path.is_file() else None

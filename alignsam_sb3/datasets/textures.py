@@ -50,7 +50,8 @@ def _blend(weights: NDArray[np.float32], colours: NDArray[np.float32]) -> NDArra
     place = weights * (len(colours) - 1)
     low = np.clip(place.astype(np.int64), 0, len(colours) - 2)
     part = (place - low)[..., None]
-    mixed: NDArray[np.float32] = (colours[low] * (1 - part) + colours[low + 1] * part).astype(np.float32)
+    below, above = (np.take(colours, k, axis=0) for k in (low, low + 1))  # several times as fast as an index
+    mixed: NDArray[np.float32] = (below * (1 - part) + above * part).astype(np.float32)
     return mixed
 
 

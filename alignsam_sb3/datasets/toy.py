@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alignsam_sb3.datasets.base import Sample
+from alignsam_sb3.datasets.base import Sample, indices_by_category
 from alignsam_sb3.datasets.shapes import SHAPES, Outline
 from alignsam_sb3.datasets.textures import TEXTURES, noise_field, palette
 from alignsam_sb3.names import nearest
@@ -202,7 +202,7 @@ class ToyScenes:
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         bar = tqdm(range(len(self)), desc="drawing scenes", disable=len(self) < 500, leave=False)
         shown = [{category for _, category in self.targets(i)} for i in bar]
-        found = tuple(np.array([i for i, s in enumerate(shown) if c in s], np.int64) for c in range(len(self.categories)))
+        found = indices_by_category(shown, range(len(self.categories)))
         empty = [name for name, images in zip(self.categories, found, strict=True) if not len(images)]
         if empty:
             raise ValueError(

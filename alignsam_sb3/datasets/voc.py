@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from alignsam_sb3.datasets.images import UnreadableImageError
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, listed, read_labels, regions
+from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, listed, read_labels, regions, stacked
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -58,5 +58,4 @@ class Voc(LabelledImages):
             if mask.any():
                 masks.append(mask)
                 names.append(VOC_CLASSES[int(np.bincount(classes[mask]).argmax()) - 1])
-        stacked = np.stack(masks) if masks else np.zeros((0, *classes.shape), bool)
-        return Annotation(stacked, names, classes != _BORDER)
+        return Annotation(stacked(masks, classes.shape), names, classes != _BORDER)

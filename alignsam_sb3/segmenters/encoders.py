@@ -16,6 +16,11 @@ def _headless(backbone: Any) -> Any:  # noqa: ANN401 (timm's classes)
     return backbone
 
 
+def _repvit(embed_dim: tuple[int, ...], depth: tuple[int, ...], legacy: bool = False) -> Any:  # noqa: ANN401
+    """RepViT's stem and stages; ``legacy``: as first published."""
+    return _headless(RepVit(embed_dim=embed_dim, depth=depth, num_classes=0, distillation=False, legacy=legacy))
+
+
 class TinyEncoder(nn.Module):
     """A small RepViT whose stages are summed at stride 8, followed by SAM's neck.
 
@@ -69,7 +74,20 @@ def sam_neck(in_chans: int, out_chans: int = 256) -> nn.Sequential:
     )
 
 
-class RepVitEncoder(nn.Module):
+class _NeckedEncoder(nn.Module):
+    """A timm backbone of stride 16 and SAM's neck."""
+
+    def __init__(self, backbone: Any, width: int, img_size: int) -> None:  # noqa: ANN401
+        super().__init__()
+        self.img_size, self.backbone, self.neck = img_size, backbone, sam_neck(width)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """Encode normalised, padded images (B, 3, img_size, img_size) to (B, 256, img_size / 16, img_size / 16)."""
+        out: th.Tensor = self.neck(self.backbone.forward_features(x))
+        return out
+
+
+class RepVitEncoder(_NeckedEncoder):
     """RepViT-SAM's (Wang et al., arXiv 2312.05760): RepViT-M2.3 whose last stage keeps stride 16.
 
     :param img_size: side of the square input in pixels, a multiple of 16
@@ -78,16 +96,8 @@ class RepVitEncoder(nn.Module):
     DEPTHS = (6, 6, 34, 2)
 
     def __init__(self, img_size: int = 1024) -> None:
-        super().__init__()
-        self.img_size = img_size
-        self.backbone = _headless(RepVit(embed_dim=(80, 160, 320, 640), depth=self.DEPTHS, num_classes=0, distillation=False))
+        super().__init__(_repvit((80, 160, 320, 640), self.DEPTHS), 640, img_size)
         self.backbone.stages[-1].downsample.spatial_downsample.c.stride = (1, 1)
-        self.neck = sam_neck(640)
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        """Encode normalised, padded images (B, 3, img_size, img_size) to (B, 256, img_size / 16, img_size / 16)."""
-        out: th.Tensor = self.neck(self.backbone.forward_features(x))
-        return out
 
 
 class EdgeEncoder(nn.Module):
@@ -102,7 +112,7 @@ class EdgeEncoder(nn.Module):
         super().__init__()
         self.img_size = img_size
         widths = (48, 96, 192, 384)
-        self.backbone = _headless(RepVit(embed_dim=widths, depth=self.DEPTHS, num_classes=0, distillation=False, legacy=True))
+        self.backbone = _repvit(widths, self.DEPTHS, legacy=True)
         self.fuse_stage2 = nn.Conv2d(widths[2], 256, 1, bias=False)
         self.fuse_stage3 = nn.Conv2d(widths[3], 256, 1, bias=False)
         self.neck = sam_neck(256)
@@ -128,29 +138,20 @@ def _reduced(down: Any, x: th.Tensor) -> th.Tensor:  # noqa: ANN401
     return out
 
 
-class TinyVitEncoder(nn.Module):
+class TinyVitEncoder(_NeckedEncoder):
     """MobileSAM's and TinySAM's (Zhang et al., arXiv 2306.14289): TinyViT-5M whose last stage keeps stride 16.
 
     :param img_size: side of the square input in pixels, a multiple of 16 (the authors' code knows 1024 only)
     """
 
     def __init__(self, img_size: int = 1024) -> None:
-        super().__init__()
-        self.img_size = img_size
-        self.backbone = _headless(
-            TinyVit(
-                num_classes=0,
-                embed_dims=(64, 128, 160, 320),
-                depths=(2, 2, 6, 2),
-                num_heads=(2, 4, 5, 10),
-                window_sizes=(7, 7, 14, 7),
-                drop_path_rate=0.0,
-            )
+        backbone = TinyVit(
+            num_classes=0,
+            embed_dims=(64, 128, 160, 320),
+            depths=(2, 2, 6, 2),
+            num_heads=(2, 4, 5, 10),
+            window_sizes=(7, 7, 14, 7),
+            drop_path_rate=0.0,
         )
+        super().__init__(_headless(backbone), 320, img_size)
         self.backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
-        self.neck = sam_neck(320)
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        """Encode normalised, padded images (B, 3, img_size, img_size) to (B, 256, img_size / 16, img_size / 16)."""
-        out: th.Tensor = self.neck(self.backbone.forward_features(x))
-        return out
