@@ -36,7 +36,7 @@ train: install
 	echo "Overlays: $${run}evaluation/overlays/"
 
 test: install check
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $$(nproc)
 
 # Types and imports are checked on a copy laid out as it installs: envs/ inside the package.
 check: install
