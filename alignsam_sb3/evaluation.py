@@ -120,7 +120,9 @@ class Row:
 def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]]) -> Row:
     """Let a player play episodes (image index, category id), a batch at a time with one decoder call per turn."""
     turns = envs[0].max_steps
-    row = Row(len(set(episodes)), {name: np.zeros((len(episodes), turns)) for name in metrics.METRICS})
+    judges = dict(metrics.METRICS)
+    scored = ["score"] if envs[0].scorer is not None else []
+    row = Row(len(set(episodes)), {name: np.zeros((len(episodes), turns)) for name in (*judges, *scored)})
     for start in range(0, len(episodes), len(envs)):
         group = episodes[start : start + len(envs)]
         active = envs[: len(group)]
@@ -137,8 +139,10 @@ def play(player: Player, envs: list[SamSegEnv], episodes: list[tuple[int, int]])
             for i, result in _step(active, moves).items():
                 observations[i], over[i] = result
             for i, env in enumerate(active):
-                for name, metric in metrics.METRICS.items():
+                for name, metric in judges.items():
                     row.scores[name][start + i, turn] = metric(env.mask, env.target, env.valid)
+                for name in scored:
+                    row.scores[name][start + i, turn] = env.score
         row.clicks += [list(env.clicks) for env in active]
         row.masks += [env.mask for env in active[: PICTURES - len(row.masks)]]
     return row
@@ -149,7 +153,7 @@ def _step(envs: list[SamSegEnv], actions: list[Action]) -> dict[int, tuple[Obser
     jobs = {i: env.plan(a) for i, (env, a) in enumerate(zip(envs, actions, strict=True)) if a is not None}
     asked = {i: job for i, job in jobs.items() if job is not None}
     if asked:
-        for i, answer in zip(asked, decode_jobs(envs[0].segmenter, list(asked.values())), strict=True):
+        for i, answer in zip(asked, decode_jobs(envs[0].segmenter, list(asked.values()), envs[0].scorer), strict=True):
             envs[i].supply(answer)
     results = {}
     for i, action in enumerate(actions):
@@ -184,12 +188,13 @@ def evaluate(
 
 
 def table(rows: Mapping[str, Row]) -> str:
-    """A Markdown table: all metrics after the last click, and Dice after each click."""
-    turns = next(iter(rows.values())).scores["dice"].shape[1]
-    head = ["", *metrics.METRICS, *(f"Dice@{k + 1}" for k in range(turns))]
+    """A Markdown table: all metrics (and a reward network's score) after the last click, and Dice after each click."""
+    some = next(iter(rows.values()))
+    turns, measured = some.scores["dice"].shape[1], list(some.scores)
+    head = ["", *measured, *(f"Dice@{k + 1}" for k in range(turns))]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in rows.items():
-        last = [f"{row.mean(m)[-1]:.3f} ± {row.interval(m)[-1]:.3f}" for m in metrics.METRICS]
+        last = [f"{row.mean(m)[-1]:.3f} ± {row.interval(m)[-1]:.3f}" for m in measured]
         lines.append("| " + " | ".join([name, *last, *(f"{value:.3f}" for value in row.mean("dice"))]) + " |")
     return "\n".join(lines)
 
@@ -204,7 +209,7 @@ def write_report(
     """Write ``results.json``, ``table.md``, ``clicks.jsonl``, overlays and the sheet ``episodes.png`` to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     numbers = {
-        name: {m: row.mean(m) for m in metrics.METRICS} | {f"{m}_ci95": row.interval(m) for m in metrics.METRICS}
+        name: {m: row.mean(m) for m in row.scores} | {f"{m}_ci95": row.interval(m) for m in row.scores}
         for name, row in rows.items()
     }
     (out / "results.json").write_text(json.dumps({"rows": numbers, **described}, indent=2))
@@ -285,6 +290,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", help="another data set than the policy's own, by spec string")
     parser.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
     parser.add_argument("--clip", help="another language prior than the policy's own, by spec string")
+    parser.add_argument("--reward-network", help="score the masks with this one, and say how far from Dice that is; or none")
     parser.add_argument("--prompts", type=json.loads, help="phrases for categories, as JSON")
     parser.add_argument("--categories", nargs="+", help="names to keep")
     parser.add_argument("--dataset-kwargs", type=json.loads, help="options of the data set, as JSON")
@@ -292,9 +298,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     recipe = read_recipe(args.policy, args.trust)
     settings = dict(recipe["env"])
-    settings |= {key: value for key in ("dataset", "segmenter", "clip") if (value := getattr(args, key))}
-    if settings.get("clip") == "none":
-        settings["clip"] = None
+    settings |= {key: value for key in ("dataset", "segmenter", "clip", "reward_network") if (value := getattr(args, key))}
+    settings |= {key: None for key in ("clip", "reward_network") if settings.get(key) == "none"}
     if args.prompts is not None or args.dataset or args.categories:  # phrases belong to the categories they were written for
         settings["prompts"] = args.prompts or {}
     if args.dataset or args.dataset_kwargs:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +47,32 @@ def mae(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
     """Mean absolute error of the binary mask: the share of wrong pixels."""
     _, fp, fn, size = _counts(predicted, truth, valid)
     return (fp + fn) / max(size, 1)
+
+
+def boundary_f(predicted: Mask, truth: Mask, valid: Mask | None = None, tolerance: float = 0.008) -> float:
+    """F-measure of outlines that may lie a little beside each other (DAVIS 2016, section 3: contour accuracy F).
+
+    1 where neither mask has an outline, 0 where only one has.
+
+    :param tolerance: how far, as a fraction of the image's diagonal, rounded up to whole pixels
+    """
+    _counts(predicted, truth, valid)  # refuses masks of different sizes
+    reach = int(np.ceil(tolerance * np.hypot(*truth.shape)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    lines = [_outline(m if valid is None else m & valid) for m in (predicted, truth)]
+    near = [cv2.dilate(line, disc).astype(bool) for line in lines]
+    ours, theirs = (line.astype(bool) for line in lines)
+    if not ours.any() or not theirs.any():
+        return float(ours.any() == theirs.any())
+    right = float((ours & near[1]).sum() / ours.sum())
+    found = float((theirs & near[0]).sum() / theirs.sum())
+    return 2 * right * found / (right + found) if right + found else 0.0
+
+
+def _outline(mask: Mask) -> NDArray[np.uint8]:
+    """The pixels of a mask that touch its outside; the image's border is no outside."""
+    solid = mask.astype(np.uint8)
+    return np.asarray(solid - cv2.erode(solid, np.ones((3, 3), np.uint8)), np.uint8)
 
 
 METRICS: dict[str, Callable[[Mask, Mask, Mask | None], float]] = {

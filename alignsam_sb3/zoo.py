@@ -28,6 +28,8 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT
   --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
   --clip SPEC          language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none
+  --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
+  --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
   --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
   --mlflow [URI]       log to MLflow as well
@@ -164,7 +166,7 @@ def main(script: str, hyperparams: Path) -> None:
 
 
 def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
-    """Turn ``--dataset``, ``--segmenter``, ``--clip`` and ``--categories`` into ``--env-kwargs``; name our hyperparameters."""
+    """Turn our options into ``--env-kwargs``; name our hyperparameters."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", default="ppo_mask")
     parser.add_argument("--env", default="SamSeg-v0")
@@ -172,13 +174,15 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
     parser.add_argument("--dataset", default=None)
     parser.add_argument("--segmenter", default=None)
     parser.add_argument("--clip", default=None)
+    parser.add_argument("--reward", default=None)
+    parser.add_argument("--reward-network", default=None)
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
     parser.add_argument("--env-kwargs", nargs="+", default=[])
     known, rest = parser.parse_known_args(argv)
     SamExperimentManager.mlflow, SamExperimentManager.debug_maps = known.mlflow, known.debug_maps
-    options = {"dataset": known.dataset, "segmenter": known.segmenter}
+    options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:
         kwargs.append(f"clip:{None if known.clip == 'none' else known.clip!r}")

@@ -1,6 +1,7 @@
 """The state of one episode, and what the segmenter must be asked to go on."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch as th
@@ -8,18 +9,25 @@ from numpy.typing import NDArray
 
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.datasets import Sample
+from alignsam_sb3.rewards.network import Question, RewardScorer
 from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the segmenter must be asked before a step can be taken: the prompts on one image."""
+    """What the segmenter must be asked before a step can be taken: the prompts on one image.
+
+    :param photo: the image and ...
+    :param category: ... the target as a reward network wants them, where there is one
+    """
 
     embedding: NDArray[np.float32]
     coords: NDArray[np.float32]
     labels: NDArray[np.int64]
     size: tuple[int, int]
     mask_input: th.Tensor | None
+    photo: NDArray[np.uint8] | None = None
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,13 @@ class Belief:
     :param logits: (4h, 4w) in the frame, None before the first click
     :param mask: (H, W) bool, in the image
     :param iou_predicted: SAM's own estimate
+    :param score: what the reward network says of it, where there is one
     """
 
     logits: th.Tensor | None
     mask: NDArray[np.bool_]
     iou_predicted: float = 0.0
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,21 +74,40 @@ class Episode:
     num_steps: int = 0
     best_dice: float = 0.0
     language: Language | None = None
+    photo: NDArray[np.uint8] | None = None
 
     @property
     def belief(self) -> Belief:
         return self.beliefs[-1]
 
 
-Answer = tuple[th.Tensor, float]
-"""Low-resolution logits (4h, 4w) of the candidate that the segmenter prefers, and the IoU that it predicts for it."""
+class Answer(NamedTuple):
+    """The segmenter's answer to a job.
+
+    :param logits: low-resolution logits (4h, 4w) of the candidate that it prefers
+    :param iou: the IoU that it predicts for it
+    :param score: what the reward network says of it, 0 where there is none
+    """
+
+    logits: th.Tensor
+    iou: float
+    score: float = 0.0
 
 
-def decode_jobs(segmenter: PromptableSegmenter, jobs: list[Job]) -> list[Answer]:
-    """Answer jobs on different images with one call of the segmenter."""
+def decode_jobs(segmenter: PromptableSegmenter, jobs: list[Job], scorer: RewardScorer | None = None) -> list[Answer]:
+    """Answer jobs on different images with one call of the segmenter, and one of the reward network where there is one."""
     embeddings = th.as_tensor(np.stack([j.embedding for j in jobs]))
     prompts = PointPrompts(
         [j.coords for j in jobs], [j.labels for j in jobs], [j.size for j in jobs], [j.mask_input for j in jobs]
     )
     logits, iou = segmenter.decode(embeddings, prompts).best()
-    return list(zip(logits.cpu(), iou.tolist(), strict=True))
+    scores = [0.0] * len(jobs)
+    if scorer is not None:
+        probabilities = logits.sigmoid()
+        asked = [
+            Question(job.photo, job.embedding, probability, job.size, job.category)
+            for job, probability in zip(jobs, probabilities, strict=True)
+            if job.photo is not None
+        ]
+        scores = scorer.scores(asked)
+    return [Answer(*said) for said in zip(logits.cpu(), iou.tolist(), scores, strict=True)]

@@ -1,6 +1,7 @@
 """``SamSeg-v0``: place point prompts for a frozen SAM until its mask covers the target."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -20,6 +21,7 @@ from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageEr
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
 from alignsam_sb3.rewards import Turn, make_reward
+from alignsam_sb3.rewards.network import RewardScorer, load_scorer
 from alignsam_sb3.segmenters import PromptableSegmenter
 from alignsam_sb3.semantics import PADDING, ClipSurgery, load_clip, maps_in_frame
 
@@ -50,7 +52,10 @@ class SamSegEnv(gym.Env[Observation, int]):
     :param segmenter: a spec (``tiny``, ``vit_b:PATH``) or a segmenter
     :param clip: the language prior, a spec (``tiny``, ``ViT-B-16-quickgelu:openai``) or a ClipSurgery; None for none
     :param prompts: what to ask the prior for a category, where its name does not say it: ``{"disc": "something round"}``
-    :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``
+    :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``, which look at the truth, or ``"network"``, which does not
+    :param reward_network: scores every mask (``info["reward_net_score"]``), as a reward or beside one: a folder that
+        ``python -m alignsam_sb3.rewards.network fit`` wrote, ``tiny`` (embedded, for toy scenes) or a RewardScorer; with the
+        reward ``"network"`` the default is ``tiny``
     :param max_steps: clicks in an episode
     :param patches: cells along each axis of the grid
     :param remove: offer an action that takes the last click back
@@ -71,6 +76,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         clip: str | ClipSurgery | None = "tiny",
         prompts: Mapping[str, str] | None = None,
         reward: str = "dice_gain",
+        reward_network: str | RewardScorer | None = None,
         max_steps: int = 5,
         patches: int = 8,
         remove: bool = False,
@@ -93,12 +99,14 @@ class SamSegEnv(gym.Env[Observation, int]):
         if prompts and clip is None:
             raise ValueError("prompts are asked of a language prior, and there is none: give clip, for example clip='tiny'")
         self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
+        self.scorer = self._make_scorer(reward, reward_network, device)
         self.settings = {
             "dataset": dataset if isinstance(dataset, str) else dataset.fingerprint,
             "dataset_kwargs": dict(dataset_kwargs or {}),
             "segmenter": segmenter if isinstance(segmenter, str) else segmenter.fingerprint,
             "clip": clip.name if isinstance(clip, ClipSurgery) else clip,
             "prompts": dict(prompts or {}),
+            "reward_network": reward_network if isinstance(reward_network, str) else None,
             "max_steps": max_steps,
             "patches": patches,
             "remove": remove,
@@ -113,6 +121,20 @@ class SamSegEnv(gym.Env[Observation, int]):
         self._unreadable: set[int] = set()
         self.copy_constants = True
         """Hand out new arrays at every step, as Gymnasium asks; SamSegVecEnv, which copies itself, turns it off."""
+
+    def _make_scorer(self, reward: str, given: str | RewardScorer | None, device: str) -> RewardScorer | None:
+        """The reward network, if there is to be one, checked against the task."""
+        if reward != "network" and not self.labelled:
+            raise ValueError(
+                f"the reward {reward!r} needs ground truth, and {self.shared.dataset.fingerprint} has none: take "
+                "reward='network' with reward_network='DIR' that `python -m alignsam_sb3.rewards.network fit` wrote"
+            )
+        wanted = "tiny" if given is None and reward == "network" else given
+        if wanted is None:
+            return None
+        scorer = load_scorer(wanted, device) if isinstance(wanted, str) else wanted
+        scorer.check(self.shared.dataset.categories, self.segmenter.fingerprint)
+        return scorer
 
     def _make_observation_space(self) -> spaces.Dict:
         channels, height, width = self.segmenter.embedding_shape
@@ -158,9 +180,9 @@ class SamSegEnv(gym.Env[Observation, int]):
         truth = sample.target(category_id)
         embedding = self.shared.bank[index]["embeddings"]
         nothing = Belief(None, np.zeros(sample.size, bool))
-        self.episode = Episode(
-            index, sample, category_id, truth, embedding, [nothing], language=self._ask_prior(index, sample)
-        )
+        language = self._ask_prior(index, sample)
+        photo = None if self.scorer is None else self.scorer.photo(sample.image)
+        self.episode = Episode(index, sample, category_id, truth, embedding, [nothing], language=language, photo=photo)
         self._supplied = None
         side = int(self.observation_space["image"].shape[1])  # type: ignore[index]
         self._image = np.ascontiguousarray(in_frame(sample.image, side).transpose(2, 0, 1))
@@ -233,6 +255,8 @@ class SamSegEnv(gym.Env[Observation, int]):
             np.array([c[1] for c in clicks], np.int64),
             episode.sample.size,
             episode.belief.logits,
+            episode.photo,
+            self.shared.dataset.categories[episode.category_id],
         )
 
     def supply(self, answer: Answer) -> None:
@@ -245,7 +269,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         A click given as ((x, y), label) is made at that very pixel, a list of clicks in one step (for baselines and people).
         """
         episode, (kind, clicks) = self._current(), self._interpret(action)
-        before = self.dice
+        before, scored = self.dice, episode.belief.score
         if clicks:
             self._receive(clicks, self._supplied or self._ask(action))
         elif kind == "remove":
@@ -254,30 +278,30 @@ class SamSegEnv(gym.Env[Observation, int]):
         self._supplied = None
         episode.num_steps += 1
         after = self.dice
-        episode.best_dice = max(episode.best_dice, after)
+        episode.best_dice = max(after, episode.best_dice)
         click = clicks[-1] if clicks else None
         earlier = tuple(episode.clicks[:-1] if clicks else episode.clicks)
         patch_size = self.grid.patch_size(episode.sample.size)
-        turn = Turn(episode.truth, click, earlier, before, after, patch_size, episode.sample.valid)
+        scores = (scored, episode.belief.score)
+        turn = Turn(episode.truth, click, earlier, before, after, patch_size, episode.sample.valid, *scores)
         reward = 0.0 if kind == "invalid" else self._reward(turn)
         terminated = episode.num_steps >= self.max_steps or kind == "done"
         info = self._info() | {"invalid_action": kind == "invalid"}
         if terminated:
-            info["is_success"] = info["iou"] >= SUCCESS_IOU
+            info["is_success"] = bool(info["iou"] >= SUCCESS_IOU)
         return self._observe(), float(reward), terminated, False, info
 
     def _ask(self, action: Move) -> Answer:
         """Ask the segmenter alone, where no batched caller has done so."""
         job = self.plan(action)
         assert job is not None
-        return decode_jobs(self.segmenter, [job])[0]
+        return decode_jobs(self.segmenter, [job], self.scorer)[0]
 
     def _receive(self, clicks: Sequence[Click], answer: Answer) -> None:
         episode = self._current()
-        logits, iou = answer
-        mask = (self.segmenter.postprocess(logits, episode.sample.size) > 0).numpy()
+        mask = (self.segmenter.postprocess(answer.logits, episode.sample.size) > 0).numpy()
         episode.clicks += clicks
-        episode.beliefs += [Belief(logits, mask, iou)] * len(clicks)
+        episode.beliefs += [Belief(answer.logits, mask, answer.iou, answer.score)] * len(clicks)
 
     @property
     def target(self) -> NDArray[np.bool_]:
@@ -346,9 +370,29 @@ class SamSegEnv(gym.Env[Observation, int]):
 
     @property
     def dice(self) -> float:
-        """Dice of the current mask; 0 before the first click."""
+        """Dice of the current mask; 0 before the first click, NaN where there is no truth."""
         episode = self._current()
+        if not episode.sample.labelled:
+            return math.nan
         return metrics.dice(episode.belief.mask, episode.truth, self.valid) if episode.clicks else 0.0
+
+    @property
+    def iou(self) -> float:
+        """IoU of the current mask; 0 before the first click, NaN where there is no truth."""
+        episode = self._current()
+        if not episode.sample.labelled:
+            return math.nan
+        return metrics.iou(episode.belief.mask, episode.truth, self.valid) if episode.clicks else 0.0
+
+    @property
+    def score(self) -> float:
+        """What the reward network says of the current mask; 0 before the first click, NaN where there is none."""
+        return math.nan if self.scorer is None else self._current().belief.score
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data set has ground truth."""
+        return bool(getattr(self.shared.dataset, "labelled", True))
 
     def _observe(self) -> Observation:
         episode = self._current()
@@ -372,6 +416,8 @@ class SamSegEnv(gym.Env[Observation, int]):
         mask = episode.belief.mask
         language = episode.language
         said = {} if language is None else {"clip_score": float(language.scores[episode.category_id])}
+        if self.scorer is not None:
+            said["reward_net_score"] = episode.belief.score
         return said | {
             "image_id": episode.sample.image_id,
             "category": self.shared.dataset.categories[episode.category_id],
@@ -380,7 +426,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "mask": mask,
             "dice": self.dice,
             "best_dice": episode.best_dice,
-            "iou": metrics.iou(mask, episode.truth, self.valid) if episode.clicks else 0.0,
+            "iou": self.iou,
             "iou_predicted": episode.belief.iou_predicted,
         }
 

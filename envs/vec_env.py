@@ -42,7 +42,7 @@ class SamSegVecEnv(DummyVecEnv):
         jobs = [core.plan(int(action)) for core, action in zip(self._cores, self.actions, strict=True)]
         asked = [(core, job) for core, job in zip(self._cores, jobs, strict=True) if job is not None]
         if asked:
-            answers = decode_jobs(self._cores[0].segmenter, [job for _, job in asked])
+            answers = decode_jobs(self._cores[0].segmenter, [job for _, job in asked], self._cores[0].scorer)
             for (core, _), answer in zip(asked, answers, strict=True):
                 core.supply(answer)
         return super().step_wait()

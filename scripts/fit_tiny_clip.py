@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import open_clip
 import torch as th
-from fitting import augment, cosine_schedule, draw_pool, write_checkpoint
+from fitting import augment, draw_pool
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from PIL import Image
@@ -36,6 +36,7 @@ from alignsam_sb3.datasets.shapes import SHAPES
 from alignsam_sb3.datasets.textures import TEXTURES
 from alignsam_sb3.datasets.toy import Scene, draw_scene
 from alignsam_sb3.files import write_json
+from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
 from alignsam_sb3.segmenters.tiny import load_tiny_sam
 from alignsam_sb3.semantics.clip_surgery import fit_positions, surgery_tokens
 from alignsam_sb3.semantics.prompts import TEMPLATES

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch as th
-from fitting import augment, cosine_schedule, draw_pool, write_checkpoint
+from fitting import augment, draw_pool
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets.toy import draw_scene
 from alignsam_sb3.files import write_json
+from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam
 
 POOL_KEY = 77  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")

@@ -1,17 +1,12 @@
-"""What the fits of the embedded models share: their scenes, schedule and checkpoint."""
+"""What the fits of the embedded models share: their scenes."""
 
-import math
 import multiprocessing as mp
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch as th
 from numpy.typing import NDArray
 from tqdm import tqdm
-
-from alignsam_sb3.files import removed_on_error
 
 Drawn = TypeVar("Drawn")
 
@@ -32,19 +27,3 @@ def augment(
     if rng.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
     return np.ascontiguousarray(image[..., rng.permutation(3)]), np.ascontiguousarray(labels)
-
-
-def cosine_schedule(optimizer: th.optim.Optimizer, steps: int, warmup: int) -> th.optim.lr_scheduler.LambdaLR:
-    """A linear warm-up (at most a tenth of the steps), then half a cosine down to zero."""
-    rising = min(warmup, steps // 10 + 1)
-    return th.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / rising, 0.5 + 0.5 * math.cos(math.pi * min(s / steps, 1.0)))
-    )
-
-
-def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint atomically."""
-    part = path.with_suffix(".part")
-    with removed_on_error(part):
-        th.save(state, part)
-        part.replace(path)

@@ -32,7 +32,8 @@ def film_episode(model: Predicts, env: SamSegEnv, seed: int, maps: bool = False)
     while not done:
         action, _ = model.predict({key: np.asarray(value)[None] for key, value in observation.items()}, deterministic=True)
         observation, _, terminated, truncated, info = env.step(int(action[0]))
-        frames.append(_frame(env, f"step {int(observation['num_steps'][0])}: Dice {info['dice']:.3f}", maps))
+        said = f"Dice {info['dice']:.3f}" if env.labelled else f"score {info['reward_net_score']:.3f}"
+        frames.append(_frame(env, f"step {int(observation['num_steps'][0])}: {said}", maps))
         done = terminated or truncated
     return frames
 

@@ -1,5 +1,6 @@
 """Dice and IoU of finished episodes, in training (``rollout/``) and in evaluation (``eval/``)."""
 
+import math
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -10,19 +11,39 @@ LOGGED = ("dice", "iou", "best_dice")
 
 def record_episode(logger: Logger, room: str, info: dict[str, Any]) -> None:
     """Add a finished episode's numbers to running means, overall and for its category."""
-    for key in LOGGED:
-        logger.record_mean(f"{room}/{key}", info[key])
-    logger.record_mean(f"{room}/dice_{info['category'].replace(' ', '_')}", info["dice"])
+    numbers = {key: info[key] for key in LOGGED if key in info}
+    numbers[f"dice_{info['category'].replace(' ', '_')}"] = info["dice"]
+    for key, value in numbers.items():
+        if not math.isnan(value):  # there is no truth
+            logger.record_mean(f"{room}/{key}", value)
 
 
 class SegmentationCallback(BaseCallback):
-    """Logs ``rollout/dice``, ``rollout/iou``, ``rollout/best_dice`` and ``rollout/dice_<category>``."""
+    """Logs ``rollout/dice``, ``rollout/iou``, ``rollout/best_dice`` and ``rollout/dice_<category>``.
+
+    Where a reward network scores the episodes also ``custom/reward_net_score``, ``custom/gt_dice`` (where the truth is known)
+    and ``custom/best_reward``, the largest sum of rewards that an episode has had so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.best_reward = -math.inf
 
     def _on_step(self) -> bool:
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
             if done and "dice" in info:
                 record_episode(self.logger, "rollout", info)
+            if done and "reward_net_score" in info:
+                self._record_score(info)
         return True
+
+    def _record_score(self, info: dict[str, Any]) -> None:
+        self.logger.record_mean("custom/reward_net_score", info["reward_net_score"])
+        if not math.isnan(info.get("dice", math.nan)):
+            self.logger.record_mean("custom/gt_dice", info["dice"])
+        if "episode" in info:  # a Monitor counts rewards
+            self.best_reward = max(self.best_reward, info["episode"]["r"])
+            self.logger.record("custom/best_reward", self.best_reward)
 
 
 class SegmentationEvalCallback(EvalCallback):

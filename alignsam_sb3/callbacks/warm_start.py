@@ -35,6 +35,9 @@ class WarmStartCallback(BaseCallback):
             return
         assert isinstance(self.model, OnPolicyAlgorithm)
         policy, venv = self.model.policy, self.training_env
+        if not venv.get_attr("labelled")[0]:
+            print("No warm start: there is no ground truth whose oracle could be imitated")
+            return
         rng = np.random.default_rng(self.model.seed)
         rounds = max(self.steps // venv.num_envs, 1)
         optimizer = th.optim.AdamW(policy.parameters(), self.learning_rate, weight_decay=self.weight_decay)

@@ -19,6 +19,7 @@ from alignsam_sb3.datasets.mask_folder import MaskFolder
 from alignsam_sb3.datasets.outlines import LabelMe, PolygonList
 from alignsam_sb3.datasets.oxford_pets import OxfordPets
 from alignsam_sb3.datasets.toy import ToyScenes
+from alignsam_sb3.datasets.unlabelled import UnlabelledImages
 from alignsam_sb3.datasets.voc import Voc
 from alignsam_sb3.names import nearest
 
@@ -32,6 +33,7 @@ DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
     "cityscapes": Cityscapes,
     "oxford_pets": OxfordPets,
     "labelme": LabelMe,
+    "images": UnlabelledImages,
 }
 
 
@@ -76,6 +78,7 @@ __all__ = [
     "Sample",
     "SegmentationDataset",
     "ToyScenes",
+    "UnlabelledImages",
     "UnreadableImageError",
     "draw_episode",
     "load_dataset",

@@ -38,6 +38,11 @@ class Sample:
             )
 
     @property
+    def labelled(self) -> bool:
+        """Whether the annotation says anything of any pixel."""
+        return self.valid is None or bool(self.valid.any())
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]

@@ -16,11 +16,12 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.base import Sample, indices_by_category
 from alignsam_sb3.datasets.shapes import SHAPES, Outline
 from alignsam_sb3.datasets.textures import TEXTURES, noise_field, palette
+from alignsam_sb3.datasets.vessels import vessel_cover
 from alignsam_sb3.names import nearest
 
 SCENES = {"train": 2000, "eval": 300}
 SPLITS = tuple(SCENES)
-TASKS = ("semantic", "saliency")
+TASKS = ("semantic", "saliency", "vessels")  # a task's place is part of the random key: add at the end
 SCENE_VERSION = 2  # part of the fingerprint: raise it whenever a scene would be drawn differently
 _SUPERSAMPLING = 4
 _MIN_CONTRAST = 0.25  # Euclidean distance of mean RGB colours in [0, 1]
@@ -72,6 +73,12 @@ def _skin(
             break
         name, skin = _texture(rng, len(below), hue, min_saturation)
     return name, skin
+
+
+def _laid_over(below: NDArray[Any], cover: NDArray[np.float32], skin: NDArray[np.float32]) -> NDArray[Any]:
+    """A skin (S, S, 3) over what lies below where it covers it (S, S)."""
+    out: NDArray[Any] = below * (1 - cover[..., None]) + skin * cover[..., None]
+    return out
 
 
 def _light_and_noise(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -130,15 +137,37 @@ def draw_scene(rng: np.random.Generator, size: int = 128, salient: bool = False)
         textures.append(texture)
         shade = 1 - rng.uniform(0, 0.35) * cv2.GaussianBlur(cover, (0, 0), size / 40)[..., None]
         image = np.where(cover[..., None] > 0, image, image * shade)  # a soft contact shadow on what lies below
-        image = image * (1 - cover[..., None]) + skin * cover[..., None]
+        image = _laid_over(image, cover, skin)
         labels[cover >= 0.5] = k
     return Scene(_light_and_noise(rng, image.astype(np.float32)), labels, tuple(names), tuple(textures), star)
 
 
-class ToyScenes:
-    """A set of toy scenes: ``toy:semantic`` asks for all objects of a shape, ``toy:saliency`` for the one that stands out.
+def draw_vessels(rng: np.random.Generator, size: int = 128) -> Scene:
+    """Draw a scene of vessels over a ground with a few spots; the vessels are object 1.
 
-    :param task: ``"semantic"`` or ``"saliency"``
+    :param size: side of the square image in pixels
+    """
+    hue = float(rng.random())
+    _, image = _texture(rng, size, hue, 0.15)
+    ground = image.mean((0, 1))
+    image = ground + rng.uniform(0.2, 0.6) * (image - ground)  # a calmer ground than under the objects of other tasks
+    for _ in range(int(rng.integers(0, 5))):
+        radius = size * rng.uniform(0.03, 0.08)
+        spot = _coverage(SHAPES["disc"](rng), rng.uniform(0, size, 2), radius, 0.0, size)
+        image = _laid_over(image, spot, _skin(rng, image, spot, float(rng.random()), 0.15)[1])
+    cover = vessel_cover(rng, size)
+    texture, skin = _skin(rng, image, cover, (hue + rng.uniform(0.1, 0.9)) % 1.0, 0.15)
+    image = _laid_over(image, cover, skin.mean((0, 1)) + 0.4 * (skin - skin.mean((0, 1))))
+    return Scene(_light_and_noise(rng, image.astype(np.float32)), (cover >= 0.5).astype(np.uint8), ("vessel",), (texture,), 1)
+
+
+class ToyScenes:
+    """A set of toy scenes.
+
+    ``toy:semantic`` asks for all objects of a shape, ``toy:saliency`` for the one that stands out, ``toy:vessels`` for thin
+    branching structures.
+
+    :param task: ``"semantic"``, ``"saliency"`` or ``"vessels"``
     :param split: ``"train"`` or ``"eval"``; no scene is in both
     :param n_images: number of scenes; by default 2,000 for training and 300 for evaluation
     :param seed: another seed gives other scenes
@@ -166,7 +195,7 @@ class ToyScenes:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        return tuple(SHAPES) if self.task == "semantic" else ("salient object",)
+        return {"semantic": tuple(SHAPES), "saliency": ("salient object",), "vessels": ("vessel",)}[self.task]
 
     @property
     def fingerprint(self) -> str:
@@ -186,7 +215,7 @@ class ToyScenes:
         scene = self.scene(index)
         areas = np.bincount(scene.labels.ravel(), minlength=len(scene.shapes) + 1) / scene.labels.size
         large = [k for k in range(1, len(scene.shapes) + 1) if areas[k] >= self.min_area]
-        if self.task == "saliency":
+        if self.task != "semantic":
             return [(k, 0) for k in large if k == scene.salient]
         return [(k, self.categories.index(scene.shapes[k - 1])) for k in large]
 
@@ -214,7 +243,8 @@ class ToyScenes:
 
 @lru_cache(maxsize=8192)
 def _cached_scene(task: int, split: int, seed: int, index: int, size: int) -> Scene:
-    scene = draw_scene(np.random.default_rng([task, split, seed, index]), size, salient=TASKS[task] == "saliency")
+    rng = np.random.default_rng([task, split, seed, index])
+    scene = draw_vessels(rng, size) if TASKS[task] == "vessels" else draw_scene(rng, size, TASKS[task] == "saliency")
     scene.image.setflags(write=False)
     scene.labels.setflags(write=False)
     return scene

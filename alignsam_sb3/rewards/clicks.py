@@ -21,6 +21,8 @@ class Turn:
     :param dice_after: Dice of the mask after it
     :param patch_size: side of a click cell, in pixels of the image
     :param valid: (H, W) bool, False where the annotation says nothing; None: valid everywhere
+    :param score_before: what a reward network says of the mask before the action (0 before the first click)
+    :param score_after: what it says of the mask after it
     """
 
     truth: NDArray[np.bool_]
@@ -30,6 +32,8 @@ class Turn:
     dice_after: float
     patch_size: float
     valid: NDArray[np.bool_] | None = None
+    score_before: float = 0.0
+    score_after: float = 0.0
 
     @property
     def on_foreground(self) -> bool:
@@ -80,7 +84,12 @@ def dice_gain(turn: Turn) -> float:
     return turn.dice_after - turn.dice_before
 
 
-REWARDS: dict[str, Reward] = {"paper": paper, "shaped": shaped, "dice_gain": dice_gain}
+def network(turn: Turn) -> float:
+    """Change of a reward network's score: over an episode the rewards add up to the final score. Looks at no truth."""
+    return turn.score_after - turn.score_before
+
+
+REWARDS: dict[str, Reward] = {"paper": paper, "shaped": shaped, "dice_gain": dice_gain, "network": network}
 
 
 def make_reward(name: str) -> Reward:

@@ -5,6 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from alignsam_sb3.envs.episode import Answer
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
@@ -229,12 +230,12 @@ def test_what_the_annotation_leaves_out_counts_neither_way(tiny, reward):
     env.reset(seed=0)
     answer = th.full((64, 64), -9.0)
     answer[8:24, 8:24] = 9.0
-    env.supply((answer, 1.0))
+    env.supply(Answer(answer, 1.0))
     *_, info = env.step(((16, 16), 1))
     assert info["dice"] > 0.95
     answer = answer.clone()
     answer[32:] = 9.0  # all of what nothing is said of, too
-    env.supply((answer, 1.0))
+    env.supply(Answer(answer, 1.0))
     _, gained, *_, after = env.step(((16, 50), 1))
     assert after["dice"] == info["dice"]
     assert after["iou"] == info["iou"]
@@ -259,7 +260,7 @@ def test_the_oracle_prefers_the_depth_of_what_is_wrong(make_env):
         assert label == 1
         assert env.target[y, x]
     answer = th.full((64, 64), 9.0)  # the mask takes everything: only negative clicks off the target can help
-    env.supply((answer, 1.0))
+    env.supply(Answer(answer, 1.0))
     env.step(int(liked.argmax()))
     for action in np.flatnonzero(env.oracle_preference()):
         (x, y), label = env.grid.click(int(action), env.image_size)
@@ -272,7 +273,7 @@ def test_where_nothing_is_wrong_the_oracle_confirms(make_env):
     env = make_env().unwrapped
     env.reset(seed=3)
     full = th.nn.functional.interpolate(th.from_numpy(env.target.astype(np.float32))[None, None], (64, 64))[0, 0]
-    env.supply((18 * full - 9, 1.0))
+    env.supply(Answer(18 * full - 9, 1.0))
     env.step(env.oracle_action())
     env.episode.beliefs[-1] = replace(env.episode.beliefs[-1], mask=env.target.copy())
     liked = env.oracle_preference()

@@ -1,0 +1,31 @@
+"""Photos and masks as the reward network sees them: some cells of the segmenter's frame."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignsam_sb3.pictures import in_frame
+from alignsam_sb3.segmenters.base import frame_size
+
+
+def to_frame(values: NDArray[Any], side: int) -> NDArray[np.uint8]:
+    """Bring a mask or probability (H, W) in [0, 1] to (side, side) cells of the frame, averaged, times 255."""
+    height, width = frame_size((values.shape[0], values.shape[1]), side)
+    canvas = np.zeros((side, side), np.uint8)
+    small = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    canvas[:height, :width] = (small * 255).round().astype(np.uint8)
+    return canvas
+
+
+def photo_in_frame(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A photo (H, W, 3) as (3, side, side) in the frame."""
+    return np.ascontiguousarray(in_frame(image, side).transpose(2, 0, 1))
+
+
+def resized(prob: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    """A probability in the frame at another resolution, times 255."""
+    how = cv2.INTER_AREA if prob.shape[0] > side else cv2.INTER_LINEAR
+    grown = prob if prob.shape[0] == side else cv2.resize(prob, (side, side), interpolation=how)
+    return np.asarray((grown * 255).round(), np.uint8)

@@ -1,0 +1,156 @@
+"""A fitted reward network with what it needs beside it: loading, saving, and scores of photos and masks of any size."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+
+from alignsam_sb3.names import nearest
+from alignsam_sb3.rewards.network.frame import photo_in_frame, to_frame
+from alignsam_sb3.rewards.network.model import METRICS, RewardNetwork, RewardNetworkConfig, score_of
+from alignsam_sb3.segmenters.base import frame_size
+from alignsam_sb3.weights import load_strictly, read_embedded, save_embedded
+
+WEIGHTS = "reward_network.safetensors"
+ASSET = Path(__file__).parents[2] / "assets" / "tiny_reward.safetensors"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A mask to be scored, as an environment holds it.
+
+    :param photo: (3, s, s) uint8 in the segmenter's frame, from :meth:`RewardScorer.photo`
+    :param embedding: (C, h, w)
+    :param mask: (m, m) probabilities in the frame, at any resolution
+    :param size: (height, width) of the image in pixels
+    :param category: name of what the mask should show
+    """
+
+    photo: NDArray[np.uint8]
+    embedding: NDArray[np.float32]
+    mask: th.Tensor
+    size: tuple[int, int]
+    category: str
+
+
+class RewardScorer:
+    """Scores masks without ground truth; frozen, one copy per process whatever the number of environments.
+
+    :param network: the fitted network
+    :param name: for messages
+    """
+
+    def __init__(self, network: RewardNetwork, name: str = "reward network", device: str | th.device = "cpu") -> None:
+        self.device = th.device(device)
+        self.network, self.name = network.eval().requires_grad_(False).to(self.device), name
+
+    @property
+    def config(self) -> RewardNetworkConfig:
+        return self.network.config
+
+    def check(self, categories: Sequence[str], fingerprint: str) -> None:
+        """Refuse concepts that the network was not fitted on, and embeddings of another segmenter.
+
+        :raises ValueError: what came, what was expected, and what to run
+        """
+        fit = "fit one: python -m alignsam_sb3.rewards.network fit --dataset SPEC --segmenter SPEC --out DIR"
+        for category in categories:
+            if category not in self.config.categories:
+                said = nearest(f"category of {self.name}", category, self.config.categories)
+                raise ValueError(f"{said}. To score {category!r}, {fit}")
+        if fingerprint != self.config.fingerprint:
+            raise ValueError(
+                f"{self.name} was fitted on embeddings of {self.config.segmenter!r} ({self.config.fingerprint}), "
+                f"and these are of {fingerprint}: take that segmenter, or {fit}"
+            )
+
+    def photo(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A photo (H, W, 3) as the network sees it, (3, s, s)."""
+        return photo_in_frame(image, self.config.side)
+
+    @th.no_grad()
+    def predict(self, questions: Sequence[Question]) -> th.Tensor:
+        """The predicted metrics of masks, (B, 5) in the order of :data:`METRICS`, in one call."""
+        side = self.config.side
+        inside = th.zeros(len(questions), 1, side, side)
+        for k, question in enumerate(questions):
+            height, width = frame_size(question.size, side)
+            inside[k, :, :height, :width] = 1
+        categories = th.tensor([self.config.categories.index(q.category) for q in questions])
+        predicted, _ = self.network(
+            th.from_numpy(np.stack([q.photo for q in questions])).to(self.device).float() / 255,
+            th.stack([on_cells(q.mask.to(self.device), side) for q in questions])[:, None],
+            th.from_numpy(np.stack([q.embedding for q in questions])).to(self.device),
+            inside.to(self.device),
+            categories.to(self.device),
+        )
+        out: th.Tensor = predicted.cpu()
+        return out
+
+    def scores(self, questions: Sequence[Question]) -> list[float]:
+        """One number for each mask, on the scale of Dice (see :func:`~alignsam_sb3.rewards.network.model.score_of`)."""
+        out: list[float] = score_of(self.predict(questions)).tolist()
+        return out
+
+    def question(
+        self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str
+    ) -> Question:
+        """Put a mask (H, W), bool or probabilities, of a photo (H, W, 3) into the frame."""
+        cells = th.from_numpy(to_frame(mask, self.config.side)).float() / 255
+        return Question(self.photo(image), embedding, cells, (image.shape[0], image.shape[1]), category)
+
+    def save(self, path: Path, notes: dict[str, str]) -> None:
+        """Write weights (in half precision) and configuration to one safetensors file."""
+        save_embedded(self.network.state_dict(), asdict(self.config), path, notes)
+
+
+def on_cells(mask: th.Tensor, side: int) -> th.Tensor:
+    """A map (m, m) of the frame at side x side."""
+    if mask.shape[-1] == side:
+        return mask
+    return th.nn.functional.interpolate(mask[None, None], (side, side), mode="area" if mask.shape[-1] > side else "bilinear")[
+        0, 0
+    ]
+
+
+def load_scorer(where: str | Path, device: str | th.device = "auto") -> RewardScorer:
+    """Load a fitted reward network.
+
+    One copy per process, whatever the number of environments.
+
+    :param where: ``"tiny"`` for the embedded one (toy scenes), a folder that ``fit`` wrote, or its safetensors file
+    :raises FileNotFoundError: there is none
+    :raises ValueError: it is no reward network, or its weights are damaged
+    """
+    if str(device) == "auto":
+        device = "cuda" if th.cuda.is_available() else "cpu"
+    path = ASSET if str(where) == "tiny" else Path(where).expanduser()
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no reward network at {path}: fit one with `python -m alignsam_sb3.rewards.network fit --dataset SPEC --out DIR`"
+        )
+    return _load(path, path.stat().st_mtime_ns, str(where), str(device))
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, changed: int, where: str, device: str) -> RewardScorer:
+    """One copy per process of each file, as it was when it was last written."""
+    try:
+        described, weights = read_embedded(path)
+        config = RewardNetworkConfig(**described)
+    except Exception as error:  # safetensors and json raise their own
+        raise ValueError(f"{path} is no reward network ({type(error).__name__}: {error})") from error
+    network = RewardNetwork(config)
+    load_strictly(network, weights, path, "reward network", "reward network")
+    if not all(th.isfinite(value).all() for value in weights.values()):
+        raise ValueError(f"{path} has NaN or infinite weights: its fit diverged; fit it again")
+    return RewardScorer(network, f"reward network {where}", device)
+
+
+__all__ = ["METRICS", "Question", "RewardScorer", "load_scorer", "on_cells"]
