@@ -23,4 +23,11 @@ for name, defaults in TASKS.items():
             disable_env_checker=True,  # the checker objects to observations that share arrays within an episode
         )
 
+for name, entry_point in {
+    "PromptSelect-v0": "prompt_select:PromptSelectEnv",
+    "MaskRefine-v0": "mask_refine:MaskRefineEnv",
+}.items():
+    if name not in registry:
+        register(id=name, entry_point=f"alignsam_sb3.envs.{entry_point}")
+
 __all__ = ["TASKS"]

@@ -1,0 +1,139 @@
+"""What the environments around a text segmenter share: images, answers to prompts, and who judges the masks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignsam_sb3 import metrics
+from alignsam_sb3.answers import AnswerTable, build_table
+from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
+from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
+from alignsam_sb3.rewards.network import RewardScorer, load_scorer
+from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.segmenters.text import TextSegmenter
+from alignsam_sb3.semantics.clip_sam import load_text_segmenter
+
+PROMPTS = (
+    *("{}", "the {}", "a photo of the {}", "every {}", "the whole {}", "the largest {}", "the most visible {}"),
+    *("the {} in the middle", "the dark {}", "the bright {}", "the {} and all its parts"),
+)
+"""Eleven ways to ask for any concept."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A data set with the answers of a text segmenter to prompts, and what judges masks.
+
+    :param pairs: (image index, category id) of all that can be asked for
+    :param prompts: with ``{}`` where the category's name goes
+    :param table: answers to every prompt of every category, category by category
+    :param scorer: the reward network, where there is one
+    :param bank: embeddings for it
+    """
+
+    dataset: SegmentationDataset
+    pairs: tuple[tuple[int, int], ...]
+    prompts: tuple[str, ...]
+    table: AnswerTable
+    scorer: RewardScorer | None
+    bank: FeatureBank | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data set has ground truth."""
+        return bool(getattr(self.dataset, "labelled", True))
+
+    def probability(self, pair: tuple[int, int], prompt: int) -> NDArray[np.float32]:
+        """The text segmenter's answer (H, W) on an image to a prompt for a category."""
+        return self.table[pair[0], pair[1] * len(self.prompts) + prompt].probability
+
+    def scores(
+        self, pair: tuple[int, int], image: NDArray[np.uint8], probabilities: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float64]:
+        """What the reward network says of some masks of one image; NaN where there is no network."""
+        if self.scorer is None or self.bank is None:
+            return np.full(len(probabilities), np.nan)
+        embedding, category = self.bank[pair[0]]["embeddings"], self.dataset.categories[pair[1]]
+        return np.array(self.scorer.scores([self.scorer.question(image, embedding, p, category) for p in probabilities]))
+
+    def dice(self, pair: tuple[int, int], sample: Sample, probability: NDArray[np.float32]) -> float:
+        """Dice of a mask; NaN where there is no truth."""
+        if not sample.labelled:
+            return float("nan")
+        return metrics.dice(probability > 0.5, sample.target(pair[1]), sample.valid)
+
+
+def read_prompts(prompts: Sequence[str] | str | Path | None) -> tuple[str, ...]:
+    """A list of prompts as it is, those in a file (one a line), or the eleven default ones."""
+    if prompts is None:
+        return PROMPTS
+    if not isinstance(prompts, str | Path):
+        return tuple(prompts)
+    path = Path(prompts).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of prompts at {path}: one prompt a line is expected, {{}} for the category's name")
+    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+
+
+def answer(
+    dataset: SegmentationDataset,
+    segmenter: TextSegmenter,
+    prompts: Sequence[str] | str | Path | None,
+    scorer: RewardScorer | None,
+    device: str = "auto",
+) -> Answered:
+    """Ask the text segmenter (or open what it answered before), and embed the images for the reward network."""
+    asked = read_prompts(prompts)
+    if not asked:
+        raise ValueError("there are no prompts to choose from")
+    texts = [prompt.format(category) for category in dataset.categories for prompt in asked]
+    table = build_table(dataset, segmenter, texts)
+    bank = None
+    if scorer is not None:
+        model = load_segmenter(scorer.config.segmenter, device)
+        scorer.check(dataset.categories, model.fingerprint)
+        bank = build_bank(dataset, SegmenterSource(model), on_error="skip")
+    usable = table.usable if bank is None else table.usable & bank.usable
+    pairs = tuple((int(i), c) for c, images in enumerate(dataset.images_by_category) for i in images if usable[i])
+    return Answered(dataset, pairs, asked, table, scorer, bank)
+
+
+def answer_by_name(
+    dataset: str,
+    split: str,
+    dataset_kwargs: Mapping[str, Any] | None,
+    text_segmenter: str,
+    segmenter: str,
+    clip: str,
+    prompts: Sequence[str] | str | None,
+    reward_network: str | None,
+    device: str,
+    trust_remote_code: bool,
+) -> Answered:
+    """The same for spec strings; equal arguments give one object per process."""
+    options = json.dumps([dict(dataset_kwargs or {}), prompts if isinstance(prompts, str | None) else list(prompts)])
+    return _answer_by_name(dataset, split, options, text_segmenter, segmenter, clip, reward_network, device, trust_remote_code)
+
+
+@lru_cache(maxsize=8)
+def _answer_by_name(
+    dataset: str,
+    split: str,
+    options: str,
+    text_segmenter: str,
+    segmenter: str,
+    clip: str,
+    reward_network: str | None,
+    device: str,
+    trust_remote_code: bool,
+) -> Answered:
+    kwargs, prompts = json.loads(options)
+    scorer = None if reward_network is None else load_scorer(reward_network, device)
+    model = load_text_segmenter(text_segmenter, segmenter, clip, device, trust_remote_code)
+    return answer(load_dataset(dataset, split, **kwargs), model, prompts, scorer, device)

@@ -1,0 +1,160 @@
+"""``MaskRefine-v0``: improve a mask by a few operations, each chosen for what it would change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from alignsam_sb3.envs.answered import Answered, answer_by_name
+from alignsam_sb3.envs.spaces import CompactBox
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from alignsam_sb3.datasets import Sample
+from alignsam_sb3.names import nearest
+from alignsam_sb3.pictures import Picture, triptych
+from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe
+
+REWARDS = ("dice_gain", "network")
+STOP = len(OPERATIONS)
+Observation = dict[str, Any]
+Map = NDArray[np.float32]
+
+
+class MaskRefineEnv(gym.Env[Observation, int]):
+    """Each action applies one of :data:`~alignsam_sb3.refinement.OPERATIONS` to a mask's probabilities, or stops.
+
+    The mask to begin with is the text segmenter's answer to ``prompt``. Observation (Dict): ``features``, ten numbers about
+    the mask, three about what each operation would change (how much it adds and takes away, how sure the map was there),
+    and the share of steps gone; and ``action_mask``: operations that would change nothing are forbidden. Ground truth is not
+    in it.
+
+    :param dataset: a spec
+    :param split: ``"train"`` or ``"eval"``
+    :param dataset_kwargs: options of the data set
+    :param text_segmenter: ``clip_sam`` or ``sa2va:PATH``
+    :param segmenter: of ``clip_sam``
+    :param clip: of ``clip_sam``
+    :param prompt: what the text segmenter is asked, ``{}`` for the category
+    :param reward: ``"dice_gain"``, or ``"network"``: the gain of the reward network's score
+    :param reward_network: a folder that ``python -m alignsam_sb3.rewards.network fit`` wrote
+    :param max_steps: operations in an episode
+    :param trust_remote_code: run the code that comes with Sa2VA
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
+
+    def __init__(
+        self,
+        dataset: str = "toy:vessels",
+        split: str = "train",
+        dataset_kwargs: Mapping[str, Any] | None = None,
+        text_segmenter: str = "clip_sam",
+        segmenter: str = "tiny",
+        clip: str = "tiny",
+        prompt: str = "{}",
+        reward: str = "dice_gain",
+        reward_network: str | None = None,
+        max_steps: int = 4,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if reward not in REWARDS:
+            raise ValueError(nearest("reward of MaskRefine-v0", reward, REWARDS))
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+        if reward == "network" and reward_network is None:
+            raise ValueError(
+                "the reward 'network' needs reward_network='DIR': fit one with `python -m alignsam_sb3.rewards.network fit "
+                f"--dataset {dataset} --out DIR`, or take reward='dice_gain'"
+            )
+        self.answered: Answered = answer_by_name(
+            *(dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, [prompt], reward_network, device),
+            trust_remote_code,
+        )
+        if reward == "dice_gain" and not self.answered.labelled:
+            raise ValueError(f"the reward 'dice_gain' needs ground truth, and {dataset} has none: take reward='network'")
+        self.render_mode, self.max_steps, self._reward = render_mode, max_steps, reward
+        size = N_DESCRIBED + 3 * len(OPERATIONS) + 1
+        self.observation_space = spaces.Dict(
+            {
+                "features": CompactBox(-np.inf, np.inf, (size,), np.float32),
+                "action_mask": spaces.MultiBinary(len(OPERATIONS) + 1),
+            }
+        )
+        self.action_space = spaces.Discrete(len(OPERATIONS) + 1)  # type: ignore[assignment]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode.
+
+        :param options: ``pair`` (image index, category id) chooses the image, ``probability`` (H, W) the mask to begin with
+        """
+        super().reset(seed=seed)
+        given = options or {}
+        pairs = self.answered.pairs
+        self.pair: tuple[int, int] = given.get("pair") or pairs[int(self.np_random.integers(len(pairs)))]
+        self.sample: Sample = self.answered.dataset[self.pair[0]]
+        start = given.get("probability")
+        self.probability: Map = self.answered.probability(self.pair, 0) if start is None else start
+        self.applied: list[str] = []
+        self._look()
+        self._score, self._dice = self._judge()
+        self.episode_started = self._dice
+        return self._observe(), self._info()
+
+    def _look(self) -> None:
+        """Try all operations: what each would give, and which would change anything."""
+        mask = self.probability > 0.5
+        self.outcomes: list[Map] = [operate(self.probability) for operate in OPERATIONS.values()]
+        self._changed = [(outcome > 0.5) != mask for outcome in self.outcomes]
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """(n_operations + 1,) False for operations that would change nothing; stopping is always allowed."""
+        return np.array([*(bool(changed.any()) for changed in self._changed), True])
+
+    def _observe(self) -> Observation:
+        mask = self.probability > 0.5
+        area = max(int(mask.sum()), 1)
+        effects = []
+        for changed in self._changed:
+            added, taken = int((changed & ~mask).sum()), int((changed & mask).sum())
+            sure = float(np.abs(self.probability[changed] - 0.5).mean()) if added + taken else 0.0
+            effects += [min(added / area, 2.0), taken / area, sure]
+        gone = len(self.applied) / self.max_steps
+        features = np.concatenate([describe(self.probability, self.sample.image), effects, [gone]]).astype(np.float32)
+        return {"features": features, "action_mask": self.action_masks().astype(np.int8)}
+
+    def _judge(self) -> tuple[float, float]:
+        """The reward network's score and Dice of the current mask; NaN where there is no network, or no truth."""
+        scores = self.answered.scores(self.pair, self.sample.image, [self.probability])
+        return float(scores[0]), self.answered.dice(self.pair, self.sample, self.probability)
+
+    def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Apply an operation; one that the mask forbids changes nothing, but uses the step up."""
+        score, dice = self._score, self._dice
+        stopped = int(action) == STOP
+        self.applied.append("stop" if stopped else list(OPERATIONS)[int(action)])
+        if not stopped:
+            self.probability = self.outcomes[int(action)]
+            self._look()
+            self._score, self._dice = self._judge()
+        gain = self._score - score if self._reward == "network" else self._dice - dice
+        terminated = stopped or len(self.applied) >= self.max_steps
+        return self._observe(), float(gain), terminated, False, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        info = {
+            "category": self.answered.dataset.categories[self.pair[1]],
+            "dice": self._dice,
+            "operations": list(self.applied),
+        }
+        if self.answered.scorer is not None:
+            info["reward_net_score"] = self._score
+        return info
+
+    def render(self) -> Picture | None:
+        """Photo | truth | mask, (height, 3 x width, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        return triptych(self.sample.image, self.sample.target(self.pair[1]), self.probability > 0.5, ())
