@@ -16,9 +16,10 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
+from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe
@@ -72,6 +73,16 @@ class SamExperimentManager(ExperimentManager):
     debug_maps = False
     """Show belief and similarity maps in the films."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
+        super().__init__(*args, **kwargs)
+        if not self._places_clicks:
+            self.vec_env_class = DummyVecEnv
+
+    @property
+    def _places_clicks(self) -> bool:
+        """Whether the environment is a ``SamSegEnv``: those are batched, and filmed."""
+        return gym.spec(self.env_name.gym_id).entry_point == CLICK_ENV
+
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
@@ -95,12 +106,16 @@ class SamExperimentManager(ExperimentManager):
 
     def _our_callbacks(self) -> list[BaseCallback]:
         ours: list[BaseCallback] = [SegmentationCallback()]
+        ours += self._films() if self._places_clicks else []
+        return ours if self.mlflow is None else [*ours, MlflowCallback(self.mlflow or None)]
+
+    def _films(self) -> list[BaseCallback]:
         try:
             folder, freq = f"{self.save_path}/films", self.n_timesteps // FILMS_PER_RUN
-            ours.append(EpisodeFilmCallback(folder, self._film_env(), freq, maps=self.debug_maps))
+            return [EpisodeFilmCallback(folder, self._film_env(), freq, maps=self.debug_maps)]
         except FileNotFoundError as error:
             print(f"No films: there is no evaluation split ({error})")
-        return ours if self.mlflow is None else [*ours, MlflowCallback(self.mlflow or None)]
+            return []
 
     def _film_env(self) -> SamSegEnv:
         """An environment on the evaluation split, which must hold other images than the training split."""

@@ -14,20 +14,19 @@ TASKS: dict[str, dict[str, Any]] = {
 The stock zoo makes evaluation environments without the file's ``env_kwargs``: what shapes an action must stand here, too.
 """
 
+CLICK_ENV = "alignsam_sb3.envs.sam_seg:SamSegEnv"
+
 for name, defaults in TASKS.items():
     if name not in registry:
         register(
             id=name,
-            entry_point="alignsam_sb3.envs.sam_seg:SamSegEnv",
+            entry_point=CLICK_ENV,
             kwargs=defaults,
             disable_env_checker=True,  # the checker objects to observations that share arrays within an episode
         )
 
-for name, entry_point in {
-    "PromptSelect-v0": "prompt_select:PromptSelectEnv",
-    "MaskRefine-v0": "mask_refine:MaskRefineEnv",
-}.items():
+for name, where in (("PromptSelect-v0", "prompt_select:PromptSelectEnv"), ("MaskRefine-v0", "mask_refine:MaskRefineEnv")):
     if name not in registry:
-        register(id=name, entry_point=f"alignsam_sb3.envs.{entry_point}")
+        register(id=name, entry_point=f"alignsam_sb3.envs.{where}")
 
-__all__ = ["TASKS"]
+__all__ = ["CLICK_ENV", "TASKS"]

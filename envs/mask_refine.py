@@ -1,6 +1,6 @@
 """``MaskRefine-v0``: improve a mask by a few operations, each chosen for what it would change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -24,10 +24,11 @@ Map = NDArray[np.float32]
 class MaskRefineEnv(gym.Env[Observation, int]):
     """Each action applies one of :data:`~alignsam_sb3.refinement.OPERATIONS` to a mask's probabilities, or stops.
 
-    The mask to begin with is the text segmenter's answer to ``prompt``. Observation (Dict): ``features``, ten numbers about
-    the mask, three about what each operation would change (how much it adds and takes away, how sure the map was there),
-    and the share of steps gone; and ``action_mask``: operations that would change nothing are forbidden. Ground truth is not
-    in it.
+    The mask to begin with is the text segmenter's answer to one of ``prompts``, drawn anew each time.
+
+    Observation (Dict): ``features``, ten numbers about the mask, three about what each operation would change (how much it
+    adds and takes away, how sure the map was there), and the share of steps gone; and ``action_mask``: operations that would
+    change nothing are forbidden. Ground truth is not in it.
 
     :param dataset: a spec
     :param split: ``"train"`` or ``"eval"``
@@ -35,7 +36,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
     :param text_segmenter: ``clip_sam`` or ``sa2va:PATH``
     :param segmenter: of ``clip_sam``
     :param clip: of ``clip_sam``
-    :param prompt: what the text segmenter is asked, ``{}`` for the category
+    :param prompts: what the text segmenter is asked, with ``{}`` for the category, or a file with one a line
     :param reward: ``"dice_gain"``, or ``"network"``: the gain of the reward network's score
     :param reward_network: a folder that ``python -m alignsam_sb3.rewards.network fit`` wrote
     :param max_steps: operations in an episode
@@ -52,7 +53,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         text_segmenter: str = "clip_sam",
         segmenter: str = "tiny",
         clip: str = "tiny",
-        prompt: str = "{}",
+        prompts: Sequence[str] | str = ("{}",),
         reward: str = "dice_gain",
         reward_network: str | None = None,
         max_steps: int = 4,
@@ -70,7 +71,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
                 f"--dataset {dataset} --out DIR`, or take reward='dice_gain'"
             )
         self.answered: Answered = answer_by_name(
-            *(dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, [prompt], reward_network, device),
+            *(dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts, reward_network, device),
             trust_remote_code,
         )
         if reward == "dice_gain" and not self.answered.labelled:
@@ -88,19 +89,19 @@ class MaskRefineEnv(gym.Env[Observation, int]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Start an episode.
 
-        :param options: ``pair`` (image index, category id) chooses the image, ``probability`` (H, W) the mask to begin with
+        :param options: ``pair`` (image index, category id) chooses the image, ``prompt`` (its number) the mask to begin with
         """
         super().reset(seed=seed)
         given = options or {}
         pairs = self.answered.pairs
         self.pair: tuple[int, int] = given.get("pair") or pairs[int(self.np_random.integers(len(pairs)))]
         self.sample: Sample = self.answered.dataset[self.pair[0]]
-        start = given.get("probability")
-        self.probability: Map = self.answered.probability(self.pair, 0) if start is None else start
+        prompt = given.get("prompt")
+        drawn = int(self.np_random.integers(len(self.answered.prompts))) if prompt is None else int(prompt)
+        self.probability: Map = self.answered.probability(self.pair, drawn)
         self.applied: list[str] = []
         self._look()
         self._score, self._dice = self._judge()
-        self.episode_started = self._dice
         return self._observe(), self._info()
 
     def _look(self) -> None:

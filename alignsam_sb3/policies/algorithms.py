@@ -12,6 +12,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -31,18 +32,23 @@ class _SamAlgorithm(OnPolicyAlgorithm):
     """Plain values in the ``.zip`` that say how to build the policy again, so that it loads without unpickling."""
 
     def _setup_model(self) -> None:
-        if self.rollout_buffer_class is None:
+        if self.rollout_buffer_class is None and isinstance(self.observation_space, spaces.Dict):
             maskable = isinstance(self, MaskablePPO)
             self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
         super()._setup_model()
         self.recipe = {
             "algorithm": type(self).__name__,
-            "policy": self.policy_class.__name__,
+            "policy": self._policy_name(),
             "policy_kwargs": {key: value for key, value in self.policy_kwargs.items() if _is_plain(value)},
             "not_plain": [key for key, value in self.policy_kwargs.items() if not _is_plain(value)],
             "env": self._from_env("settings", lambda settings: settings, {}),
             "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
         }
+
+    def _policy_name(self) -> str:
+        """The name by which the algorithm knows its policy."""
+        known = {policy: name for name, policy in reversed(self.policy_aliases.items())}
+        return known.get(self.policy_class, self.policy_class.__name__)
 
     def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
         """Something of the first environment; without one, what an earlier recipe says."""

@@ -1,0 +1,119 @@
+"""Train an agent that chooses prompts for a text segmenter by the reward network's score; compare it with simple choices.
+
+python scripts/prompt_select.py --quick --dataset toy:vessels --reward-network runs/reward --out runs/prompts
+python scripts/prompt_select.py --full --dataset polygons:/data/vessels --reward-network runs/reward --segmenter vit_b
+python scripts/prompt_select.py --full --dataset polygons:/data/vessels --reward-network runs/reward --text-segmenter sa2va
+
+``--out`` gets ``final_model.zip``, ``checkpoints/*_1000_steps.zip``, ``logs/PPO_1`` and ``training_info.json``. The text
+segmenter is asked once for each image and prompt; that can be interrupted, and goes on where it stopped.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from alignsam_sb3.envs.prompt_select import PromptSelectEnv
+
+from alignsam_sb3.experiments import choose, look_up_all, make, train_selector
+from alignsam_sb3.files import write_json
+from alignsam_sb3.policies import SamPPO
+
+SIZES = {"quick": {"images": 20, "steps": 2_000, "n_envs": 2}, "full": {"images": 100, "steps": 10_000, "n_envs": 4}}
+
+Rows = dict[str, dict[str, float]]
+
+
+def env_kwargs(args: argparse.Namespace, split: str, images: int) -> dict[str, Any]:
+    """What the environment is made with."""
+    data = dict(args.dataset_kwargs)
+    if args.dataset.startswith("toy:"):
+        data["n_images"] = images
+    elif split == "train":
+        data.setdefault("n_train", images)
+    return {
+        "dataset": args.dataset,
+        "dataset_kwargs": data,
+        "split": split,
+        "text_segmenter": args.text_segmenter,
+        "segmenter": args.segmenter,
+        "clip": args.clip,
+        "prompts": args.prompts,
+        "reward": args.reward,
+        "reward_network": args.reward_network,
+        "observation": args.observation,
+        "trust_remote_code": args.trust_remote_code,
+    }
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help=f"{SIZES['quick']} (the default)")
+    length.add_argument("--full", action="store_true", help=f"{SIZES['full']}")
+    parser.add_argument("--dataset", default="toy:vessels")
+    parser.add_argument("--dataset-kwargs", type=json.loads, default={}, help="options of the data set, as JSON")
+    parser.add_argument("--text-segmenter", default="clip_sam", help="clip_sam, or sa2va:PATH")
+    parser.add_argument("--segmenter", default="tiny", help="of clip_sam")
+    parser.add_argument("--clip", default="tiny", help="of clip_sam")
+    parser.add_argument("--prompts", help="a file, one prompt a line, {} for the category; by default eleven for any concept")
+    parser.add_argument("--reward", default="network", choices=["network", "dice"])
+    parser.add_argument("--reward-network", help="a folder that `python -m alignsam_sb3.rewards.network fit` wrote")
+    parser.add_argument("--observation", default="statistics", choices=["statistics", "rich"])
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with Sa2VA's weights")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/prompt_select"))
+    return parser.parse_args()
+
+
+def compare(args: argparse.Namespace, model: SamPPO, training: PromptSelectEnv, held_out: PromptSelectEnv) -> Rows:
+    """Mean score and Dice on images never trained on, of the agent and of simple choices."""
+    scores, dice = look_up_all(held_out)
+    rows = np.arange(len(dice))
+    known = look_up_all(training)[0 if args.reward == "network" else 1].mean(0)
+    single = int(known.argmax())
+    choices = {
+        "agent": choose(model, held_out),
+        f"best single prompt on the training images ({training.answered.prompts[single]})": np.full(len(dice), single),
+        "first prompt": np.zeros(len(dice), int),
+        "random": np.random.default_rng(args.seed).integers(dice.shape[1], size=len(dice)),
+        "oracle (sees the truth)": dice.argmax(1),
+    }
+    judged = {"score": scores, "dice": dice} if args.reward_network else {"dice": dice}
+    return {
+        name: {what: float(values[rows, picks].mean()) for what, values in judged.items()} for name, picks in choices.items()
+    }
+
+
+def main() -> None:
+    """Command line."""
+    args = parse()
+    size = SIZES["full" if args.full else "quick"]
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    task = env_kwargs(args, "train", size["images"])
+    model, training = train_selector(task, size["steps"], size["n_envs"], args.seed, args.out)
+    held_out = make("PromptSelect-v0", env_kwargs(args, "eval", size["images"]))
+    rows = compare(args, model, training, held_out)
+    told = {
+        **{key: str(value) for key, value in vars(args).items()},
+        **size,
+        "seconds": round(time.time() - began),
+        "candidates": list(training.answered.prompts),
+        "train": training.answered.dataset.fingerprint,
+        "evaluation": {"data": held_out.answered.dataset.fingerprint, "pairs": len(held_out.answered.pairs), "rows": rows},
+    }
+    write_json(args.out / "training_info.json", told)
+    columns = list(next(iter(rows.values())))
+    print(f"| {len(held_out.answered.pairs)} images never trained on | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{values[column]:.3f}" for column in columns) + " |")
+    print(f"wrote {args.out}: final_model.zip, checkpoints/, logs/PPO_1, training_info.json")
+
+
+if __name__ == "__main__":
+    main()
