@@ -121,7 +121,7 @@ def judge(answered: Answered, maps: Sequence[Map]) -> dict[str, NDArray[np.float
     return dict(zip(JUDGED, np.array(rows).T, strict=True))
 
 
-def sequence_gain(answered: Answered, maps: Sequence[Map], operations: Sequence[str]) -> float:
+def dice_after(answered: Answered, maps: Sequence[Map], operations: Sequence[str]) -> float:
     """Mean Dice after some operations, on images whose truth may be looked at."""
     done = [apply(p, operations) for p in maps]
     return float(judge(answered, done)["dice"].mean())
@@ -139,11 +139,9 @@ def search_operations(answered: Answered, maps: Sequence[Map]) -> tuple[tuple[st
 
     Doing nothing is among the candidates, so that neither is worse than that on the images searched.
     """
-    single = {(): sequence_gain(answered, maps, ()), **{(n,): sequence_gain(answered, maps, (n,)) for n in OPERATIONS}}
-    double = {pair: sequence_gain(answered, maps, pair) for pair in itertools.product(OPERATIONS, repeat=2)}
-    best = max(single, key=lambda name: single[name])
-    both = single | double
-    return best, max(both, key=lambda names: both[names])
+    short: list[tuple[str, ...]] = [(), *((name,) for name in OPERATIONS)]
+    gains = {names: dice_after(answered, maps, names) for names in (*short, *itertools.product(OPERATIONS, repeat=2))}
+    return max(short, key=lambda names: gains[names]), max(gains, key=lambda names: gains[names])
 
 
 def greedy_refinement(
