@@ -40,7 +40,7 @@ SELECT_PPO: dict[str, Any] = {
     "n_epochs": 10,
     "policy_kwargs": {"net_arch": [128, 64]},
 }
-REFINE_PPO: dict[str, Any] = {**SELECT_PPO, "gamma": 0.95, "learning_rate": 1e-3}
+REFINE_PPO: dict[str, Any] = {**SELECT_PPO, "gamma": 0.95, "learning_rate": 1e-3, "n_steps": 64}
 
 
 def train_selector(

@@ -90,6 +90,13 @@ N_DESCRIBED = 10
 """Numbers that :func:`describe` gives."""
 
 
+def mean_colour(image: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean RGB in [0, 1] of some pixels (H, W) bool; mid-grey of none."""
+    if not where.any():
+        return np.full(3, 0.5)
+    return np.array(cv2.mean(image, where.astype(np.uint8))[:3]) / 255
+
+
 def describe(p: Map, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Numbers of the order of one about a mask: (10,).
 
@@ -107,9 +114,7 @@ def describe(p: Map, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     holes = int(((fill_holes(p) > 0.5) & ~mask).sum())
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    colours = image.reshape(-1, 3).astype(np.float32) / 255
-    flat = mask.ravel()
-    apart = np.linalg.norm(colours[flat].mean(0) - colours[~flat].mean(0)) if 0 < flat.sum() < flat.size else 0.0
+    apart = np.linalg.norm(mean_colour(image, mask) - mean_colour(image, ~mask))
     values = (
         mask.mean(),
         np.log1p(outline.sum()) / 10,

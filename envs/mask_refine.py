@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from alignsam_sb3.datasets import Sample
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, triptych
-from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe
+from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe, mean_colour
 
 REWARDS = ("dice_gain", "network")
 STOP = len(OPERATIONS)
+N_EFFECTS = 4
 Observation = dict[str, Any]
 Map = NDArray[np.float32]
 
@@ -26,9 +27,9 @@ class MaskRefineEnv(gym.Env[Observation, int]):
 
     The mask to begin with is the text segmenter's answer to one of ``prompts``, drawn anew each time.
 
-    Observation (Dict): ``features``, ten numbers about the mask, three about what each operation would change (how much it
-    adds and takes away, how sure the map was there), and the share of steps gone; and ``action_mask``: operations that would
-    change nothing are forbidden. Ground truth is not in it.
+    Observation (Dict): ``features``, ten numbers about the mask, four about what each operation would change (how much it
+    adds and takes away, how sure the map was there, whether it looks like the mask or like the rest), and the share of steps
+    gone; and ``action_mask``: operations that would change nothing are forbidden. Ground truth is not in it.
 
     :param dataset: a spec
     :param split: ``"train"`` or ``"eval"``
@@ -77,7 +78,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         if reward == "dice_gain" and not self.answered.labelled:
             raise ValueError(f"the reward 'dice_gain' needs ground truth, and {dataset} has none: take reward='network'")
         self.render_mode, self.max_steps, self._reward = render_mode, max_steps, reward
-        size = N_DESCRIBED + 3 * len(OPERATIONS) + 1
+        size = N_DESCRIBED + N_EFFECTS * len(OPERATIONS) + 1
         self.observation_space = spaces.Dict(
             {
                 "features": CompactBox(-np.inf, np.inf, (size,), np.float32),
@@ -117,11 +118,15 @@ class MaskRefineEnv(gym.Env[Observation, int]):
     def _observe(self) -> Observation:
         mask = self.probability > 0.5
         area = max(int(mask.sum()), 1)
+        inside, outside = (mean_colour(self.sample.image, where) for where in (mask, ~mask))
         effects = []
         for changed in self._changed:
             added, taken = int((changed & ~mask).sum()), int((changed & mask).sum())
             sure = float(np.abs(self.probability[changed] - 0.5).mean()) if added + taken else 0.0
-            effects += [min(added / area, 2.0), taken / area, sure]
+            colour = mean_colour(self.sample.image, changed)
+            far, near = np.linalg.norm(colour - outside), np.linalg.norm(colour - inside)
+            alike = float((far - near) / max(far + near, 1e-6)) if added + taken else 0.0
+            effects += [min(added / area, 2.0), taken / area, sure, alike]
         gone = len(self.applied) / self.max_steps
         features = np.concatenate([describe(self.probability, self.sample.image), effects, [gone]]).astype(np.float32)
         return {"features": features, "action_mask": self.action_masks().astype(np.int8)}

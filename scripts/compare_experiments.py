@@ -32,9 +32,9 @@ TOY_PROMPTS = (
 """Words that the embedded CLIP knows; the first is the default. Which of them find vessels was seen on training scenes."""
 SIZES = {
     "quick": {"train": 40, "held_out": 40, "select_steps": 2_000, "refine_steps": 2_000, "seeds": 2},
-    "full": {"train": 200, "held_out": 150, "select_steps": 20_000, "refine_steps": 15_000, "seeds": 5},
+    "full": {"train": 150, "held_out": 150, "select_steps": 10_000, "refine_steps": 8_000, "seeds": 3},
 }
-N_ENVS = 8
+N_ENVS = 4
 Maps = list[NDArray[np.float32]]
 
 
@@ -116,6 +116,8 @@ class Experiment:
         add("no RL: and greedy by score", lambda: ex.greedy_refinement(self.refine_env, best, ex.network_score))
         add("oracle prompt (sees the truth)", lambda: ex.answers_to(self.answered, dice.argmax(1)))
         greedy = dice.argmax(1)
+        start = self.default
+        add("oracle operations (see the truth)", lambda: ex.greedy_refinement(self.refine_env, start, ex.true_dice))
         add("oracle prompt and operations", lambda: ex.greedy_refinement(self.refine_env, greedy, ex.true_dice))
         return rows
 

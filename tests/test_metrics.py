@@ -33,3 +33,15 @@ def test_empty_masks(predicted, truth, values):
 def test_different_sizes_are_refused():
     with pytest.raises(ValueError, match="differ in size"):
         metrics.dice(EMPTY, EMPTY[:1])
+
+
+def test_outlines_may_lie_a_little_beside_each_other():
+    truth = np.zeros((100, 100), bool)
+    truth[20:60, 20:60] = True
+    assert metrics.boundary_f(truth, truth) == 1
+    assert metrics.boundary_f(np.roll(truth, 2, 1), truth) == 1  # 0.8 % of the diagonal is 2 pixels here
+    assert 0 < metrics.boundary_f(np.roll(truth, 5, 1), truth) < 0.7  # two of four sides still lie on each other
+    assert metrics.boundary_f(np.roll(truth, 30, 0), truth, tolerance=0) < 0.2
+    empty = np.zeros_like(truth)
+    assert metrics.boundary_f(empty, empty) == 1
+    assert metrics.boundary_f(truth, empty) == metrics.boundary_f(empty, truth) == 0

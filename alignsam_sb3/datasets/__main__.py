@@ -1,7 +1,8 @@
-"""Say what a data set holds.
+"""Say what a data set holds, or write it as a list of polygons.
 
 python -m alignsam_sb3.datasets describe mask_folder:/data/kvasir
 python -m alignsam_sb3.datasets describe coco:/data/coco --split eval --options "categories=['dog','cat']" --sheet sheet.png
+python -m alignsam_sb3.datasets export toy:vessels /data/vessels/train --options n_images=100
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from alignsam_sb3.datasets import DATASETS, load_dataset
 from alignsam_sb3.datasets.describe import contact_sheet, describe
+from alignsam_sb3.datasets.outlines import write_polygons
 from alignsam_sb3.pictures import save_picture
 
 
@@ -30,16 +32,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m alignsam_sb3.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command = parser.add_subparsers(dest="command", required=True).add_parser("describe", help="counts, sizes, skipped files")
-    command.add_argument("spec", help=f"KIND:WHERE, KIND being one of {', '.join(DATASETS)}")
-    command.add_argument("--split", default="train")
-    command.add_argument(
-        "--options", type=_option, nargs="*", default=[], metavar="NAME=VALUE", help="of that kind of data set"
-    )
-    command.add_argument("--sheet", type=Path, help="draw photographs with their masks into this file")
+    commands = parser.add_subparsers(dest="command", required=True)
+    describing = commands.add_parser("describe", help="counts, sizes, skipped files")
+    exporting = commands.add_parser("export", help="write annotations.json and images/, for polygons:FOLDER")
+    for command in (describing, exporting):
+        command.add_argument("spec", help=f"KIND:WHERE, KIND being one of {', '.join(DATASETS)}")
+        command.add_argument("--split", default="train")
+        command.add_argument(
+            "--options", type=_option, nargs="*", default=[], metavar="NAME=VALUE", help="of that kind of data set"
+        )
+    describing.add_argument("--sheet", type=Path, help="draw photographs with their masks into this file")
+    exporting.add_argument("folder", type=Path)
     args = parser.parse_args(argv)
     try:
         dataset = load_dataset(args.spec, args.split, **dict(args.options))
+        if args.command == "export":
+            print(f"wrote {write_polygons(dataset, args.folder)} images and their polygons to {args.folder}")
+            return 0
         print(describe(dataset))
         if args.sheet:
             save_picture(contact_sheet(dataset), args.sheet)

@@ -1,6 +1,7 @@
 """Polygons drawn as masks, and the two kinds of files that hold them: ``annotations.json`` lists and LabelMe."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
-from alignsam_sb3.datasets.images import image_size
+from alignsam_sb3.datasets.base import SegmentationDataset
+from alignsam_sb3.datasets.images import UnreadableImageError, image_size
 from alignsam_sb3.datasets.labelled import SPLIT_FOLDERS, Annotation, LabelledImages, Record, stacked
+from alignsam_sb3.files import removed_on_error
+
+logger = logging.getLogger(__name__)
 
 _FIXED_POINT = 8  # binary digits of a vertex behind the point
 
@@ -30,6 +37,62 @@ def draw_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> NDArray[np.
         vertices = np.round((flat.reshape(-1, 2) - 0.5) * 2**_FIXED_POINT).astype(np.int32)
         cv2.fillPoly(mask, [vertices], 1, shift=_FIXED_POINT)
     return mask.astype(bool)
+
+
+def polygons_of(mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Flat polygons x, y, x, y, ... whose union :func:`draw_polygons` draws as this very mask.
+
+    A polygon has no holes: a part that has some is cut in two through one of them, until no part has any.
+    """
+    outlines, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    found: list[list[float]] = []
+    for k, outline in enumerate(outlines):
+        _, _, hole, parent = tree[0][k]
+        if parent >= 0:
+            continue
+        if hole < 0:
+            around = outline.reshape(-1, 2)
+            closed = np.concatenate(
+                [around, *[around[-1:]] * max(3 - len(around), 0)]
+            )  # a pixel or a line has fewer than three
+            found.append((closed + 0.5).ravel().tolist())
+            continue
+        part = np.zeros(mask.shape, np.uint8)
+        cv2.drawContours(part, [outline], -1, 1, cv2.FILLED)
+        within = part.astype(bool) & mask
+        column = int(outlines[hole][:, 0, 0].mean())
+        for side in (slice(None, column + 1), slice(column + 1, None)):
+            half = np.zeros_like(mask)
+            half[:, side] = within[:, side]
+            found += polygons_of(half)
+    return found
+
+
+def write_polygons(dataset: SegmentationDataset, folder: Path) -> int:
+    """Write a data set as ``annotations.json`` with its images in ``images/``, as :class:`PolygonList` reads it.
+
+    :return: how many images were written; those that cannot be read, and what annotations leave open, are left out
+    """
+    entries = []
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for index in tqdm(range(len(dataset)), desc="writing images", disable=len(dataset) < 100):
+        try:
+            sample = dataset[index]
+        except UnreadableImageError as error:
+            logger.warning("left out: %s", error)
+            continue
+        name = f"{index:06d}.png"
+        Image.fromarray(sample.image).save(images / name)
+        for mask, category in zip(sample.masks, sample.category_ids, strict=True):
+            entries.append({"image": name, "category": dataset.categories[category], "mask": polygons_of(mask)})
+        written += 1
+    part = folder / "annotations.json.part"
+    with removed_on_error(part):
+        part.write_text(json.dumps(entries))
+        part.replace(folder / "annotations.json")
+    return written
 
 
 class PolygonList(LabelledImages):

@@ -203,3 +203,94 @@ def own_and_crossed(path):
                 own.append(metrics.dice(mask, sample.target(category)))
                 crossed.append(metrics.dice(mask, sample.target(int(other))))
     return np.mean(own), np.mean(crossed)
+
+
+@pytest.fixture(scope="module")
+def vessel_network(tmp_path_factory):
+    """A reward network of a few steps on toy vessels."""
+    out = tmp_path_factory.mktemp("reward")
+    run(
+        "-m", "alignsam_sb3.rewards.network", "fit", "--dataset", "toy:vessels", "--dataset-kwargs", '{"n_images": 24}',
+        "--images", "24", "--steps", "3", "--batch", "8", "--out", out,
+    )  # fmt: skip
+    return out
+
+
+def test_prompts_are_chosen_and_everything_is_written(tmp_path, vessel_network):
+    (tmp_path / "prompts.txt").write_text("object\ncrescent\nred object\n")
+    said = run(
+        "scripts/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt", "--reward-network", vessel_network,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert "| agent |" in said
+    told = json.loads((tmp_path / "training_info.json").read_text())
+    rows = told["evaluation"]["rows"]
+    assert rows["oracle (sees the truth)"]["dice"] >= max(r["dice"] for r in rows.values())
+    assert "train" not in told["evaluation"]["data"]
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
+        "prompt_select_1000_steps.zip",
+        "prompt_select_2000_steps.zip",
+    }
+    assert (tmp_path / "final_model.zip").is_file()
+    assert list((tmp_path / "logs" / "PPO_1").glob("events*"))
+
+
+def test_the_zoo_trains_prompts_and_refinement(tmp_path, vessel_network):
+    few = ["-n", "16", "--log-folder", tmp_path, "-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1"]
+    data = ["dataset_kwargs:{'n_images':4}", "prompts:['object','ring']"]
+    network = ["--reward-network", vessel_network]
+    run(
+        "scripts/train.py",
+        "--algo",
+        "ppo",
+        "--env",
+        "PromptSelect-v0",
+        "--eval-freq",
+        "8",
+        *network,
+        *few,
+        "--env-kwargs",
+        *data,
+    )
+    run("scripts/train.py", "--algo", "ppo_mask", "--env", "MaskRefine-v0", "--eval-freq", "8", *few, "--env-kwargs", *data)
+    assert (tmp_path / "ppo" / "PromptSelect-v0_1" / "PromptSelect-v0.zip").is_file()
+    assert (tmp_path / "ppo_mask" / "MaskRefine-v0_1" / "MaskRefine-v0.zip").is_file()
+
+
+def test_a_network_rewards_and_learns_from_what_its_policy_finds(tmp_path):
+    small = ["--env-kwargs", "dataset_kwargs:{'n_images':24}", "device:'cpu'"]
+    few = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1"]
+    said = run("scripts/train.py", "--env", "SamSegImplicit-v0", "-n", "16", "--eval-freq", "-1", "--log-interval", "1",
+               "--log-folder", tmp_path, "--reward", "network", *small, *few)  # fmt: skip
+    assert "reward_net_score" in said
+    assert "gt_dice" in said
+    policy = tmp_path / "ppo_mask" / "SamSegImplicit-v0_1" / "SamSegImplicit-v0.zip"
+    said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "4",
+               "--reward-network", "tiny", "--out", tmp_path / "evaluation")  # fmt: skip
+    assert "| score |" in said
+    run("scripts/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "6", "--out", tmp_path)
+    few = ["--images", "24", "--steps", "2", "--batch", "8"]
+    fit = ["-m", "alignsam_sb3.rewards.network", "fit", "--dataset", "toy:saliency", *few, "--init", "tiny"]
+    fit += ["--adversarial", tmp_path, "--out", tmp_path / "again"]
+    run(*fit, "--dataset-kwargs", '{"n_images": 24}')
+    assert (tmp_path / "again" / "reward_network.safetensors").is_file()
+    said = run(*fit, "--dataset-kwargs", '{"n_images": 25}', "--out", tmp_path / "other", fails=True)
+    assert "collect them with" in said
+
+
+@pytest.mark.slow
+def test_the_experiments_are_compared(tmp_path, vessel_network):
+    command = [
+        "scripts/compare_experiments.py",
+        "--quick",
+        "--seeds",
+        "1",
+        "--reward-network",
+        vessel_network,
+        "--out",
+        tmp_path,
+    ]
+    said = run(*command)
+    assert "3 + 3: both by RL on the reward network" in said
+    assert (tmp_path / "comparison.png").is_file()
+    assert "done before" in run(*command)

@@ -1,0 +1,102 @@
+"""PromptSelect-v0: what is seen, that a step is a look-up, that truth stays out of it."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from alignsam_sb3.envs.answered import PROMPTS, read_prompts
+from alignsam_sb3.envs.prompt_select import answer_statistics, image_statistics
+from gymnasium.utils.env_checker import check_env
+
+TASK = {
+    "dataset_kwargs": {"n_images": 6},
+    "prompts": ["object", "crescent", "red object"],
+    "reward": "dice",
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def env():
+    return gym.make("PromptSelect-v0", **TASK).unwrapped
+
+
+def test_it_is_an_environment(env):
+    check_env(env, skip_render_check=True)
+    assert env.observation_space.shape == (21,)
+    assert env.action_space.n == 3
+    assert len(PROMPTS) == len(set(PROMPTS)) == 11
+
+
+def test_rewards_are_the_answers_dice_and_progress_is_seen(env):
+    pairs = list(env.answered.pairs[:4])
+    observation, _ = env.reset(options={"pairs": pairs})
+    for k, pair in enumerate(pairs):
+        assert observation[20] == pytest.approx(k / 4)
+        sample = env.answered.dataset[pair[0]]
+        assert (observation[:20] == image_statistics(sample.image)).all()
+        observation, reward, terminated, _, info = env.step(k % 3)
+        assert reward == pytest.approx(env.answered.dice(pair, sample, env.answered.probability(pair, k % 3)))
+        assert info["prompt"] == TASK["prompts"][k % 3]
+        assert terminated == (k == 3)
+
+
+def test_a_seed_repeats_its_images(env):
+    drawn = []
+    for _ in range(2):
+        env.reset(seed=7)
+        drawn.append([env.pair] + [(env.step(0), env.pair)[1] for _ in range(5)])
+    assert drawn[0] == drawn[1]
+
+
+def test_truth_is_not_seen(env, monkeypatch):
+    rich = gym.make("PromptSelect-v0", **TASK, observation="rich").unwrapped
+    pair = rich.answered.pairs[0]
+    before, _ = rich.reset(options={"pairs": [pair]})
+    rich._known.clear()
+    real = type(rich.answered.dataset).__getitem__
+
+    def lied(self, index):
+        sample = real(self, index)
+        return type(sample)(sample.image_id, sample.image, ~sample.masks, sample.category_ids)
+
+    monkeypatch.setattr(type(rich.answered.dataset), "__getitem__", lied)
+    after, _ = rich.reset(options={"pairs": [pair]})
+    assert (before == after).all()
+    assert len(before) == 21 + 9
+
+
+def test_statistics_of_answers():
+    half, whole = np.zeros((10, 10), np.float32), np.ones((10, 10), np.float32)
+    half[:5] = 0.9
+    found = answer_statistics([half, half, whole])
+    assert found[:3] == pytest.approx([0.5, 0.5, 1.0])
+    assert found[6:] == pytest.approx([1.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"reward": "dcie"}, "did you mean 'dice'"),
+        ({"observation": "richer"}, "did you mean 'rich'"),
+        ({"reward": "network"}, "rewards.network fit"),
+        ({"images_per_episode": 0}, "at least 1"),
+        ({"prompts": []}, "no prompts"),
+    ],
+)
+def test_bad_options_say_what_to_do(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        gym.make("PromptSelect-v0", **{**TASK, **wrong})
+
+
+def test_prompts_come_from_a_file(tmp_path):
+    (tmp_path / "p.txt").write_text("the {}\n\n  dark {}  \n")
+    assert read_prompts(str(tmp_path / "p.txt")) == ("the {}", "dark {}")
+    with pytest.raises(FileNotFoundError, match="one prompt a line"):
+        read_prompts(str(tmp_path / "none.txt"))
+
+
+def test_the_pictures_are_drawn(env):
+    shown = gym.make("PromptSelect-v0", **TASK, render_mode="rgb_array")
+    shown.reset(seed=0)
+    shown.step(1)
+    assert shown.render().ndim == 3

@@ -1,0 +1,333 @@
+"""The reward network: what it predicts and learns from, that it has gradients, resumes, and refuses what does not fit."""
+
+import json
+import logging
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from PIL import Image
+
+from alignsam_sb3 import metrics
+from alignsam_sb3.datasets import load_dataset
+from alignsam_sb3.features import SegmenterSource, build_bank
+from alignsam_sb3.rewards.network import METRICS, RewardNetwork, RewardNetworkConfig, RewardScorer, load_scorer, score_of
+from alignsam_sb3.rewards.network.__main__ import main
+from alignsam_sb3.rewards.network.corpus import Corpus, build_corpus, true_metrics
+from alignsam_sb3.rewards.network.damage import damaged, softened
+from alignsam_sb3.rewards.network.fit import balanced
+from alignsam_sb3.rewards.network.frame import to_frame
+from alignsam_sb3.rewards.network.measure import calibration_error, measure, regret
+from alignsam_sb3.rewards.network.model import soft_metrics
+
+FIT = ["fit", "--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 24}', "--images", "24", "--batch", "8"]
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return load_scorer("tiny", "cpu")
+
+
+@pytest.fixture(scope="module")
+def unseen(tiny):
+    dataset = load_dataset("toy:saliency", "eval", n_images=150)
+    bank = build_bank(dataset, SegmenterSource(tiny))
+    return dataset, bank, build_corpus(dataset, tiny, bank, 150, 0, 64)
+
+
+def random_inputs(batch=3, side=32):
+    generator = th.Generator().manual_seed(0)
+    return (
+        th.rand(batch, 3, side, side, generator=generator),
+        th.rand(batch, 1, side, side, generator=generator),
+        th.randn(batch, 8, 4, 4, generator=generator),
+        th.ones(batch, 1, side, side),
+        th.zeros(batch, dtype=th.long),
+    )
+
+
+def small(categories=("thing",)):
+    th.manual_seed(0)
+    return RewardNetwork(RewardNetworkConfig(categories, "tiny", "f", 8, side=32, width=16)).eval()
+
+
+def test_the_score_of_the_truth_is_its_dice():
+    truth = np.zeros((40, 40), bool)
+    truth[5:25, 5:25] = True
+    mask = np.roll(truth, 6, 1)
+    known = th.tensor(true_metrics(mask, truth, None))
+    assert float(score_of(known)) == pytest.approx(metrics.dice(mask, truth), abs=1e-5)
+
+
+def test_soft_metrics_of_hard_masks_are_the_metrics():
+    truth, mask = np.zeros((32, 32), bool), np.zeros((32, 32), bool)
+    truth[4:20, 4:20], mask[8:24, 4:20] = True, True
+    found = soft_metrics(*(th.from_numpy(m).float()[None, None] for m in (mask, truth)))[0]
+    for k, name in enumerate(METRICS[:4]):
+        assert float(found[k]) == pytest.approx(metrics.METRICS[name](mask, truth, None), abs=1e-3)
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_empty_and_full_masks_give_numbers_and_gradients(fill):
+    inputs = list(random_inputs())
+    inputs[1] = th.full_like(inputs[1], fill).requires_grad_()
+    predicted, painted = small()(*inputs)
+    assert predicted.shape == (3, 5)
+    assert painted.shape == (3, 1, 32, 32)
+    score_of(predicted).sum().backward()
+    assert th.isfinite(predicted).all()
+    assert th.isfinite(inputs[1].grad).all()
+
+
+def test_a_mask_is_scored_by_itself_and_padding_does_not_count():
+    network, inputs = small(), list(random_inputs())
+    alone = network(*[x[:1] for x in inputs])[0]
+    assert th.allclose(network(*inputs)[0][:1], alone, atol=1e-5)
+    inside = inputs[3].clone()
+    inside[..., 20:, :] = 0
+    spilled = inputs[1].clone()
+    spilled[..., 20:, :] = 1
+    for k in (1, 3):
+        assert inputs[k].shape == inside.shape
+    inputs[3] = inside
+    once = network(*inputs)[0]
+    inputs[1] = spilled
+    assert th.allclose(network(*inputs)[0], once, atol=1e-6)
+
+
+def test_moving_a_mask_up_the_gradient_raises_its_true_dice(scorer, unseen):
+    """The network is a usable loss: it knows in which direction a mask is better."""
+    _, bank, corpus = unseen
+    better = []
+    for row in range(12):
+        k = int(np.abs(corpus.targets[row, :, 0] - 0.6).argmin())
+        mask = (th.from_numpy(corpus.masks[row, k]).float() / 255)[None, None].requires_grad_()
+        photo = th.from_numpy(corpus.photos[row]).float()[None] / 255
+        embedding = th.from_numpy(bank[int(corpus.images[row])]["embeddings"])[None]
+        predicted, _ = scorer.network(photo, mask, embedding, th.ones_like(mask), th.zeros(1, dtype=th.long))
+        score_of(predicted).sum().backward()
+        moved = (mask + 0.5 * mask.grad / mask.grad.abs().amax()).clamp(0, 1).detach()
+        truth = corpus.truths[row] > 127
+        before, after = (metrics.dice(m[0, 0].numpy() > 0.5, truth) for m in (mask.detach(), moved))
+        better.append(after - before)
+    assert np.mean(better) > 0
+
+
+def test_the_embedded_network_meets_its_bar_on_unseen_scenes(scorer, unseen, tiny):
+    _, bank, corpus = unseen
+    found = measure(scorer, corpus, bank, [0])
+    assert found["masks"]["spearman"] >= 0.95
+    assert found["masks"]["mae"] <= 0.05
+    assert found["regret"] <= 0.02
+    network, head = (found["segmenter's own"][name] for name in ("network", "IoU head"))
+    assert network["spearman"] > head["spearman"]
+    assert network["mae"] < head["mae"]
+
+
+def test_masks_have_every_quality(unseen):
+    _, _, corpus = unseen
+    dice = corpus.targets[..., 0].ravel()
+    assert np.histogram(dice, bins=10, range=(0, 1))[0].min() > 0
+    weights = balanced(corpus.targets)
+    bins = np.minimum((dice * 10).astype(int), 9)
+    assert np.bincount(bins, weights) == pytest.approx([0.1] * 10)
+    own = np.isfinite(corpus.segmenter_iou)
+    assert own.any(1).all()
+    assert (~own).any(1).all()
+
+
+def test_damage_keeps_size_and_holds_truth_nothing_and_everything():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((30, 50), bool)
+    truth[5:20, 10:30] = True
+    masks = damaged(truth, truth[None][:0], 14, rng)
+    assert len(masks) == 14
+    assert all(m.shape == truth.shape and m.dtype == bool for m in masks)
+    assert (masks[0] == truth).all()
+    assert not masks[1].any()
+    assert masks[2].all()
+    assert len({m.tobytes() for m in masks}) > 10
+    nothing = damaged(np.zeros((8, 8), bool), truth[None][:0], 14, rng)  # an empty truth is damaged without an error
+    assert len(nothing) == 14
+
+
+def test_a_softened_mask_is_the_same_mask():
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 8:20] = 255
+    for seed in range(10):
+        assert ((softened(mask, np.random.default_rng(seed)) > 127) == (mask > 127)).all()
+
+
+def test_masks_keep_their_aspect_in_the_frame():
+    cells = to_frame(np.ones((30, 60), bool), 64)
+    assert (cells[:32] == 255).all()
+    assert not cells[32:].any()
+
+
+def test_regret_and_calibration_by_hand():
+    dice = np.array([[0.2, 0.9, 0.5], [0.3, 0.1, 0.4]])
+    assert regret(dice, dice) == 0
+    assert regret(-dice, dice) == pytest.approx((0.7 + 0.3) / 2)
+    assert regret(np.array([[np.nan, np.nan, 1.0], [1.0, 0.0, np.nan]]), dice) == 0
+    said = np.array([0.05, 0.05, 0.95, 0.95])
+    assert calibration_error(said, said) == 0
+    assert calibration_error(said, np.array([0.15, 0.15, 0.75, 0.75])) == pytest.approx((0.1 + 0.2) / 2)
+
+
+def test_fit_goes_on_where_it_stopped_and_saves_what_loads(tmp_path, capsys):
+    out = tmp_path / "fit"
+    main([*FIT, "--steps", "6", "--out", str(out)])
+    assert {"reward_network.safetensors", "fit.json", "curves.png", "checkpoint.pt", "corpus.npz"} <= {
+        p.name for p in out.iterdir()
+    }
+    history = json.loads((out / "fit.json").read_text())["history"]
+    main([*FIT, "--steps", "6", "--out", str(out)])
+    assert "going on from step 6" in capsys.readouterr().out
+    assert json.loads((out / "fit.json").read_text())["history"] == history
+    with pytest.raises(ValueError, match="belongs to another fit"):
+        main([*FIT, "--steps", "7", "--out", str(out)])
+    assert load_scorer(out, "cpu").config.categories == ("salient object",)
+    main(["measure", "--network", str(out), "--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 12}'])
+    assert "IoU head" in capsys.readouterr().out
+    assert (out / "calibration.png").is_file()
+
+
+def test_an_interrupted_fit_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
+    from alignsam_sb3.rewards.network.fit import Fit
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    main([*FIT, "--steps", "6", "--out", str(whole)])
+    take = Fit._take_step
+
+    def interrupted(self):
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return take(self)
+
+    monkeypatch.setattr(Fit, "_take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main([*FIT, "--steps", "6", "--out", str(parts)])
+    monkeypatch.setattr(Fit, "_take_step", take)
+    main([*FIT, "--steps", "6", "--out", str(parts)])
+    histories = [json.loads((folder / "fit.json").read_text())["history"] for folder in (whole, parts)]
+    assert histories[0] == histories[1]
+
+
+def test_what_does_not_fit_is_refused(scorer, tmp_path):
+    with pytest.raises(ValueError, match=r"unknown category .*'salient object'.*rewards.network fit"):
+        scorer.check(["salient objects"], scorer.config.fingerprint)
+    with pytest.raises(ValueError, match="was fitted on embeddings of 'tiny'"):
+        scorer.check(["salient object"], "other")
+    with pytest.raises(FileNotFoundError, match=r"no reward network at .*rewards.network fit"):
+        load_scorer(tmp_path / "none")
+    (tmp_path / "reward_network.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is no reward network"):
+        load_scorer(tmp_path)
+    broken = small()
+    with th.no_grad():
+        broken.truth.bias.fill_(float("nan"))
+    RewardScorer(broken).save(tmp_path / "nan.safetensors", {})
+    with pytest.raises(ValueError, match="NaN or infinite weights"):
+        load_scorer(tmp_path / "nan.safetensors")
+
+
+def test_photos_and_masks_of_any_size_are_scored(scorer, tiny):
+    rng = np.random.default_rng(0)
+    questions = []
+    for height, width in ((1, 1), (37, 200), (301, 64)):
+        image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        embedding = tiny.encode([image])[0].numpy()
+        questions += [
+            scorer.question(image, embedding, m, "salient object") for m in (image[..., 0] > 99, image[..., 0] / 255)
+        ]
+    scores = scorer.scores(questions)
+    assert len(scores) == 6
+    assert all(0 <= s <= 1 for s in scores)
+
+
+def test_a_corpus_is_kept_only_for_what_it_was_made_from(unseen, tmp_path):
+    corpus = unseen[2]
+    corpus.save(tmp_path / "c.npz", "key")
+    assert Corpus.load(tmp_path / "c.npz", "other") is None
+    kept = Corpus.load(tmp_path / "c.npz", "key")
+    assert (kept.masks == corpus.masks).all()
+    joined = kept.join(corpus)
+    assert len(joined) == 2 * len(corpus)
+
+
+@pytest.fixture
+def unlabelled(tmp_path):
+    """A folder of photographs without any masks."""
+    scenes = load_dataset("toy:saliency", "eval", n_images=10)
+    for i in range(10):
+        Image.fromarray(scenes[i].image).save(tmp_path / f"{i}.png")
+    return f"images:{tmp_path}"
+
+
+def test_without_any_masks_the_network_rewards(unlabelled, caplog):
+    kwargs = {"dataset": unlabelled, "dataset_kwargs": {"categories": ["salient object"]}, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"'dice_gain' needs ground truth.*reward='network'"):
+        gym.make("SamSegImplicit-v0", **kwargs)
+    env = gym.make("SamSegImplicit-v0", reward="network", **kwargs).unwrapped
+    observation, info = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    total = 0.0
+    for _ in range(3):
+        _, reward, terminated, _, info = env.step(int(np.flatnonzero(env.action_masks())[5]))
+        total += reward
+    assert terminated
+    assert total == pytest.approx(info["reward_net_score"])
+    assert np.isnan(info["dice"])
+    assert "is_success" not in info or info["is_success"] is False
+
+
+def test_training_without_masks(unlabelled):
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+    from stable_baselines3.common.env_util import make_vec_env
+
+    from alignsam_sb3.callbacks import SegmentationCallback, WarmStartCallback
+    from alignsam_sb3.policies import SamMaskablePPO
+
+    kwargs = {
+        "dataset": unlabelled,
+        "dataset_kwargs": {"categories": ["salient object"]},
+        "reward": "network",
+        "device": "cpu",
+    }
+    venv = make_vec_env("SamSegImplicit-v0", 4, seed=0, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=8, batch_size=16, n_epochs=1, seed=0)
+    seen = {}
+
+    class Watch(SegmentationCallback):
+        def _on_rollout_end(self):
+            seen.update(self.logger.name_to_value)
+
+    model.learn(32, callback=[Watch(), WarmStartCallback(steps=8)])
+    assert 0 <= seen["custom/reward_net_score"] <= 1
+    assert seen["custom/best_reward"] >= seen["custom/reward_net_score"] - 1e-6
+    assert "custom/gt_dice" not in seen
+    assert "rollout/dice" not in seen
+
+
+def test_one_call_scores_all_environments_and_the_truth_is_logged_beside(monkeypatch, caplog):
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+    from stable_baselines3.common.env_util import make_vec_env
+
+    caplog.set_level(logging.INFO)
+    kwargs = {"dataset_kwargs": {"n_images": 12}, "reward_network": "tiny", "reward": "network", "device": "cpu"}
+    venv = make_vec_env("SamSegImplicit-v0", 4, seed=0, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
+    singles = make_vec_env("SamSegImplicit-v0", 4, seed=0, env_kwargs=kwargs)
+    calls = []
+    real = RewardScorer.scores
+    monkeypatch.setattr(RewardScorer, "scores", lambda self, asked: calls.append(len(asked)) or real(self, asked))
+    observations = [v.reset() for v in (venv, singles)]
+    actions = [int(np.flatnonzero(mask)[3]) for mask in observations[0]["action_mask"]]
+    *_, rewards, _, infos = (
+        *[None],
+        *venv.step(np.array(actions))[1:],
+    )
+    assert calls == [4]
+    _, alone, _, _ = singles.step(np.array(actions))
+    assert np.allclose(rewards, alone, atol=1e-5)
+    assert all(0 <= info["dice"] <= 1 for info in infos)
