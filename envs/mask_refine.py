@@ -124,8 +124,8 @@ class MaskRefineEnv(gym.Env[Observation, int]):
             added, taken = int((changed & ~mask).sum()), int((changed & mask).sum())
             sure = float(np.abs(self.probability[changed] - 0.5).mean()) if added + taken else 0.0
             colour = mean_colour(self.sample.image, changed)
-            far, near = np.linalg.norm(colour - outside), np.linalg.norm(colour - inside)
-            alike = float((far - near) / max(far + near, 1e-6)) if added + taken else 0.0
+            far, near = (float(np.linalg.norm(colour - other)) for other in (outside, inside))
+            alike = (far - near) / max(far + near, 1e-6) if added + taken else 0.0
             effects += [min(added / area, 2.0), taken / area, sure, alike]
         gone = len(self.applied) / self.max_steps
         features = np.concatenate([describe(self.probability, self.sample.image), effects, [gone]]).astype(np.float32)

@@ -20,17 +20,20 @@ import numpy as np
 import torch as th
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from gymnasium import spaces
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
 
 import alignsam_sb3  # noqa: F401 (registers the environment)
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.features import SegmenterSource, build_bank
-from alignsam_sb3.policies import SamMaskablePPO
+from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 
 Clock = dict[str, float]
+WITHOUT = " without the "  # in a policy's name here, before what is left out of it
 
 
 class NaiveEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -61,15 +64,38 @@ def timed(clock: Clock, name: str, function: Callable[..., Any]) -> Callable[...
     return call
 
 
+class Nothing(nn.Module):
+    """A stream that costs nothing and says nothing."""
+
+    def __init__(self, width: int, grid: int) -> None:
+        super().__init__()
+        self.shape = (width, grid, grid)
+
+    def forward(self, maps: th.Tensor) -> th.Tensor:
+        return maps.new_zeros(len(maps), *self.shape)
+
+
+class OneStream(ExplicitExtractor):
+    """The explicit extractor, language's stream left out: what that stream costs."""
+
+    def __init__(self, observation_space: spaces.Dict) -> None:
+        super().__init__(observation_space)
+        self.clip_stream = Nothing(self.sam_stream[0].out_channels, self.grid)  # type: ignore[assignment]
+
+
 def measure(job: tuple[int, bool, int, dict[str, Any], str]) -> dict[str, Any]:
     """Train for a while with n environments; steps per second, shares of time, bytes per transition, peak memory."""
-    n_envs, naive, rollouts, options, policy = job
+    n_envs, naive, rollouts, options, described = job
+    policy, _, without = described.partition(WITHOUT)
+    kwargs = {"features_extractor_class": OneStream} if without else None
     clip = "tiny" if policy.startswith("Explicit") else None
     make = lambda: gym.make("SamSeg-v0", dataset_kwargs=options, clip=clip)  # noqa: E731
     venv = DummyVecEnv([lambda: NaiveEnv(make())]) if naive else SamSegVecEnv([make] * n_envs)
     steps = max(256 // n_envs, 8)
     buffer = MaskableDictRolloutBuffer if naive else None
-    model = SamMaskablePPO(policy, venv, n_steps=steps, batch_size=128, n_epochs=4, seed=0, rollout_buffer_class=buffer)
+    model = SamMaskablePPO(
+        policy, venv, n_steps=steps, batch_size=128, n_epochs=4, seed=0, rollout_buffer_class=buffer, policy_kwargs=kwargs
+    )
     model.learn(n_envs * steps)  # warm up
     clock: Clock = defaultdict(float)
     segmenter = venv.envs[0].unwrapped.segmenter  # type: ignore[attr-defined]
@@ -89,7 +115,7 @@ def measure(job: tuple[int, bool, int, dict[str, Any], str]) -> dict[str, Any]:
     return {
         "n_envs": n_envs,
         "naive": naive,
-        "policy": policy,
+        "policy": described,
         "update_ms_per_step": 1000 * clock["update"] / taken,
         "rollout_steps_per_second": taken / clock["rollout"],
         "training_steps_per_second": taken / seconds,
@@ -119,7 +145,9 @@ def measure_banks(options: dict[str, Any]) -> dict[str, float]:
 def _name(row: dict[str, Any]) -> str:
     if row["naive"]:
         return "naive"
-    return f"{row['n_envs']} envs" + (", explicit" if row["policy"].startswith("Explicit") else "")
+    policy, _, without = row["policy"].partition(WITHOUT)
+    explicit = ", explicit" if policy.startswith("Explicit") else ""
+    return f"{row['n_envs']} envs{explicit}" + (" without 2nd stream" if without else "")
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -158,8 +186,9 @@ def main() -> None:
     options, rollouts = {"n_images": 16 if args.quick else 200}, 1 if args.quick else 6
     gym.make("SamSeg-v0", dataset_kwargs=options)  # builds the banks outside the measurement
     rows = []
-    implicit, explicit = "ImplicitMaskablePolicy", "ExplicitMaskablePolicy"
-    for n_envs, naive, policy in ((1, True, implicit), *((n, False, implicit) for n in (1, 8, 32)), (32, False, explicit)):
+    implicit = "ImplicitMaskablePolicy"
+    explicits = [(32, False, f"ExplicitMaskablePolicy{what}") for what in (f"{WITHOUT}second stream", "")]
+    for n_envs, naive, policy in ((1, True, implicit), *((n, False, implicit) for n in (1, 8, 32)), *explicits):
         with mp.get_context("spawn").Pool(1) as pool:  # a process each, so that peak memory is its own
             rows.append(pool.map(measure, [(n_envs, naive, rollouts, options, policy)])[0])
         print(json.dumps(rows[-1]), flush=True)
@@ -180,7 +209,7 @@ def main() -> None:
             f"{row['bytes_per_transition']:.0f} | {row['peak_memory_mb']:.0f} |"
         )
     print("bank: " + ", ".join(f"{speed:.0f} images/s ({what})" for what, speed in report["bank_images_per_second"].items()))
-    print("update: " + ", ".join(f"{row['update_ms_per_step']:.2f} ms/step ({_name(row)})" for row in rows[-2:]))
+    print("update: " + ", ".join(f"{row['update_ms_per_step']:.2f} ms/step ({_name(row)})" for row in rows[-3:]))
     print(f"Written to {args.out}")
 
 
