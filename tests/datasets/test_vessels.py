@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignsam_sb3.datasets import ToyScenes, load_dataset
+from alignsam_sb3.datasets import ToyScenes, UnreadableImageError, load_dataset
 from alignsam_sb3.datasets.__main__ import main
 from alignsam_sb3.datasets.outlines import draw_polygons, polygons_of
 
@@ -73,3 +73,14 @@ def test_split_folders_are_used_and_empty_ones_refused(tmp_path):
         load_dataset(f"images:{tmp_path}", "eval")
     with pytest.raises(FileNotFoundError, match="no folder of images"):
         load_dataset(f"images:{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, content):
+    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    parts = [load_dataset(f"images:{tmp_path}", split, folds=2) for split in ("train", "eval")]
+    broken = next(data for data in parts if data._records[0].image.name == "b.png")
+    with pytest.raises(UnreadableImageError, match=r"b\.png"):
+        _ = broken[0]

@@ -65,7 +65,7 @@ def test_postprocess_is_sams(segmenter):
         assert np.array_equal((segmenter.postprocess(th.as_tensor(logits), size) > 0).numpy(), masks)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 500), (333, 2), (129, 127)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (333, 2), (129, 127), (6001, 8000)])
 def test_odd_sizes(segmenter, size):
     image = RNG.integers(0, 255, (*size, 3), dtype=np.uint8)
     prompts = PointPrompts([np.zeros((1, 2), np.float32)], [np.ones(1, np.int64)], [size])
