@@ -99,7 +99,10 @@ def build_table(
                     logger.warning("image %d is left out: %s", i, error)
                     known[i] = None
                 else:
-                    known[i] = _record(image, segmenter.segment(image, texts))
+                    answers = segmenter.segment(image, texts)
+                    known[i] = _record(image, answers)
+                    if any(answer.failed for answer in answers):  # not kept: asked again the next time
+                        continue
                 lines.write(json.dumps({"index": i, "record": known[i]}) + "\n")
                 lines.flush()
     return AnswerTable(tuple(texts), [known.get(i) for i in range(len(dataset))])
@@ -115,9 +118,9 @@ def _read_lines(path: Path, key: list[Any]) -> dict[int, dict[str, Any] | None]:
         for number, line in enumerate(lines):
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # cut, or no JSON at all
                 break
-            if number == 0 and entry.get("key") != key:
+            if not line.endswith(b"\n") or not isinstance(entry, dict) or (number == 0 and entry.get("key") != key):
                 break
             if number:
                 known[entry["index"]] = entry["record"]

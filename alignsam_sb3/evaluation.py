@@ -300,6 +300,11 @@ def main(argv: list[str] | None = None) -> None:
     settings = dict(recipe["env"])
     settings |= {key: value for key in ("dataset", "segmenter", "clip", "reward_network") if (value := getattr(args, key))}
     settings |= {key: None for key in ("clip", "reward_network") if settings.get(key) == "none"}
+    settings.pop("reward", None)
+    if str(settings.get("dataset", "")).startswith("images:"):
+        raise SystemExit(
+            f"{settings['dataset']} has no ground truth to evaluate on: name labelled images of that concept with --dataset"
+        )
     if args.prompts is not None or args.dataset or args.categories:  # phrases belong to the categories they were written for
         settings["prompts"] = args.prompts or {}
     if args.dataset or args.dataset_kwargs:

@@ -19,6 +19,7 @@ from stable_baselines3.common.logger import configure
 
 from alignsam_sb3 import metrics
 from alignsam_sb3.callbacks import SegmentationCallback
+from alignsam_sb3.datasets import DATASETS, LabelledImages, ToyScenes, load_dataset
 from alignsam_sb3.envs.answered import Answered
 from alignsam_sb3.envs.mask_refine import STOP, MaskRefineEnv
 from alignsam_sb3.envs.prompt_select import PromptSelectEnv
@@ -173,6 +174,19 @@ def true_dice(env: MaskRefineEnv, p: Map) -> float:
 def network_score(env: MaskRefineEnv, p: Map) -> float:
     """For :func:`greedy_refinement`: looks at no truth."""
     return float(env.answered.scores(env.pair, env.sample.image, [p])[0])
+
+
+def limited(dataset: str, options: Mapping[str, Any], split: str, count: int) -> dict[str, Any]:
+    """Options for at most ``count`` training images (scenes of either split, where they are drawn); given ones are kept."""
+    kind = DATASETS.get(dataset.partition(":")[0])
+    out = dict(options)
+    if kind is ToyScenes:
+        out.setdefault("n_images", count)
+        return out
+    countable = isinstance(kind, type) and issubclass(kind, LabelledImages) and split == "train" and "n_train" not in out
+    if countable and len(load_dataset(dataset, split, **out)) > count:
+        out["n_train"] = count
+    return out
 
 
 def make(name: str, env_kwargs: Mapping[str, Any], seed: int = 0) -> Any:  # noqa: ANN401

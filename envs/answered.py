@@ -92,7 +92,7 @@ def answer(
     asked = read_prompts(prompts)
     if not asked:
         raise ValueError("there are no prompts to choose from")
-    texts = [prompt.format(category) for category in dataset.categories for prompt in asked]
+    texts = [prompt.replace("{}", category) for category in dataset.categories for prompt in asked]
     table = build_table(dataset, segmenter, texts)
     bank = None
     if scorer is not None:

@@ -164,7 +164,7 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         terminated = len(self._results) == len(self._queue)
         mean_score, mean_dice = np.mean(self._results, axis=0).tolist()
         info = {
-            "prompt": self.answered.prompts[self._chosen].format(self.answered.dataset.categories[pair[1]]),
+            "prompt": self.answered.prompts[self._chosen].replace("{}", self.answered.dataset.categories[pair[1]]),
             "category": self.answered.dataset.categories[pair[1]],
             "dice": mean_dice,  # of the episode so far
         }

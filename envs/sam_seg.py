@@ -99,6 +99,10 @@ class SamSegEnv(gym.Env[Observation, int]):
         if prompts and clip is None:
             raise ValueError("prompts are asked of a language prior, and there is none: give clip, for example clip='tiny'")
         self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
+        self.looks_at_truth = reward != "network"
+        """Whether the reward does; a warm start must not, where it does not."""
+        if reward == "network" and reward_network is None:
+            reward_network = "tiny"
         self.scorer = self._make_scorer(reward, reward_network, device)
         self.settings = {
             "dataset": dataset if isinstance(dataset, str) else dataset.fingerprint,
@@ -106,6 +110,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             "segmenter": segmenter if isinstance(segmenter, str) else segmenter.fingerprint,
             "clip": clip.name if isinstance(clip, ClipSurgery) else clip,
             "prompts": dict(prompts or {}),
+            "reward": reward,
             "reward_network": reward_network if isinstance(reward_network, str) else None,
             "max_steps": max_steps,
             "patches": patches,
@@ -129,10 +134,9 @@ class SamSegEnv(gym.Env[Observation, int]):
                 f"the reward {reward!r} needs ground truth, and {self.shared.dataset.fingerprint} has none: take "
                 "reward='network' with reward_network='DIR' that `python -m alignsam_sb3.rewards.network fit` wrote"
             )
-        wanted = "tiny" if given is None and reward == "network" else given
-        if wanted is None:
+        if given is None:
             return None
-        scorer = load_scorer(wanted, device) if isinstance(wanted, str) else wanted
+        scorer = load_scorer(given, device) if isinstance(given, str) else given
         scorer.check(self.shared.dataset.categories, self.segmenter.fingerprint)
         return scorer
 

@@ -48,11 +48,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
     parser.add_argument("--env", default="SamSeg-v0")
+    parser.add_argument("--dataset", help="labelled images, where the policy was trained without labels")
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    settings = {**read_recipe(args.policy)["env"], "split": "train", "reward_network": None}
+    settings = {**read_recipe(args.policy)["env"], "split": "train", "reward_network": None, "reward": "dice_gain"}
+    if args.dataset:
+        settings |= {"dataset": args.dataset, "dataset_kwargs": {}}
+    if str(settings.get("dataset", "")).startswith("images:"):
+        raise SystemExit(f"{settings['dataset']} has no ground truth to learn from: name labelled images with --dataset")
     envs = [gym.make(args.env, **settings).unwrapped for _ in range(min(TOGETHER, args.episodes))]
     first = envs[0]
     assert isinstance(first, SamSegEnv)

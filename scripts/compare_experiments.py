@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 from summarise import over_seeds
 
 from alignsam_sb3 import experiments as ex
+from alignsam_sb3.datasets import load_dataset
+from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.files import write_json
+from alignsam_sb3.rewards.network.scorer import WEIGHTS
 
 TOY_PROMPTS = (
     *("object", "large object", "small object", "triangle", "star", "ring", "crescent"),
@@ -181,14 +184,17 @@ def main() -> None:
     }
     shared["prompts"] = args.prompts or (TOY_PROMPTS if toy else None)
     tasks = []
-    for split, limit, count in (("train", "n_images" if toy else "n_train", "train"), ("eval", "n_images", "held_out")):
-        data = {**args.dataset_kwargs, **({limit: size[count]} if toy or split == "train" else {})}
+    stamps = [file_stamp(p) for p in (Path(args.reward_network) / WEIGHTS, Path(args.prompts or "")) if p.is_file()]
+    for split, count in (("train", "train"), ("eval", "held_out")):
+        data = ex.limited(args.dataset, args.dataset_kwargs, split, size[count])
+        stamps.append(load_dataset(args.dataset, split, **data).fingerprint)
         tasks.append({**shared, "dataset_kwargs": data, "split": split})
     (args.out / "seeds").mkdir(parents=True, exist_ok=True)
     seeds = []
     for seed in range(size["seeds"]):
         path = args.out / "seeds" / f"{seed}.json"
-        described = {"tasks": json.loads(json.dumps(tasks)), "size": {k: v for k, v in size.items() if k != "seeds"}}
+        kept = {k: v for k, v in size.items() if k != "seeds"}
+        described = {"tasks": json.loads(json.dumps(tasks)), "size": kept, "stamps": stamps}
         if path.is_file() and json.loads(path.read_text())["of"] == described:
             print(f"seed {seed}: done before")
         else:

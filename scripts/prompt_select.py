@@ -2,7 +2,7 @@
 
 python scripts/prompt_select.py --quick --dataset toy:vessels --reward-network runs/reward --out runs/prompts
 python scripts/prompt_select.py --full --dataset polygons:/data/vessels --reward-network runs/reward --segmenter vit_b
-python scripts/prompt_select.py --full --dataset polygons:/data/vessels --reward-network runs/reward --text-segmenter sa2va
+python scripts/prompt_select.py --full --dataset polygons:/data/v --reward dice --text-segmenter sa2va --trust-remote-code
 
 ``--out`` gets ``final_model.zip``, ``checkpoints/*_1000_steps.zip``, ``logs/PPO_1`` and ``training_info.json``. The text
 segmenter is asked once for each image and prompt; that can be interrupted, and goes on where it stopped.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from alignsam_sb3.envs.prompt_select import PromptSelectEnv
 
-from alignsam_sb3.experiments import choose, look_up_all, make, train_selector
+from alignsam_sb3.experiments import choose, limited, look_up_all, make, train_selector
 from alignsam_sb3.files import write_json
 from alignsam_sb3.policies import SamPPO
 
@@ -28,14 +28,9 @@ Rows = dict[str, dict[str, float]]
 
 def env_kwargs(args: argparse.Namespace, split: str, images: int) -> dict[str, Any]:
     """What the environment is made with."""
-    data = dict(args.dataset_kwargs)
-    if args.dataset.startswith("toy:"):
-        data["n_images"] = images
-    elif split == "train":
-        data.setdefault("n_train", images)
     return {
         "dataset": args.dataset,
-        "dataset_kwargs": data,
+        "dataset_kwargs": limited(args.dataset, args.dataset_kwargs, split, images),
         "split": split,
         "text_segmenter": args.text_segmenter,
         "segmenter": args.segmenter,

@@ -128,3 +128,34 @@ def test_clip_sam_answers_each_text_by_itself(tiny):
     assert both[0].probability.shape == image.shape[:2]
     with pytest.raises(ValueError, match="did you mean 'clip_sam'"):
         load_text_segmenter("clipsam")
+
+
+def test_a_failure_is_asked_again_another_time(scenes, tmp_path):
+    class Flaky(Model):
+        works = False
+
+        def predict_forward(self, image=None, text=None):
+            if not self.works:
+                raise RuntimeError("out of memory")
+            return super().predict_forward(image, text)
+
+    model = Flaky()
+    table = build_table(scenes, Sa2VA(model, "fake"), ("vessel",), folder=tmp_path)
+    assert not table[0, 0].found
+    model.works = True
+    assert build_table(scenes, Sa2VA(model, "fake"), ("vessel",), folder=tmp_path)[0, 0].found
+
+
+@pytest.mark.parametrize("junk", [b"\xff\xfe\x00", b"[1]\n", b'{"index": 9'])
+def test_a_damaged_file_is_asked_again_from_there(scenes, tmp_path, junk):
+    build_table(scenes, Graded(), ("a", "b"), folder=tmp_path)
+    path = tmp_path / "answers.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + junk)
+    again = Graded()
+    assert build_table(scenes, again, ("a", "b"), folder=tmp_path).usable.all()
+    assert again.asked == 3
+    path.write_bytes(path.read_bytes()[:-1])  # the newline of the last line alone
+    once = Graded()
+    build_table(scenes, once, ("a", "b"), folder=tmp_path)
+    assert once.asked == 1

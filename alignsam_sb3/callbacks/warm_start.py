@@ -35,8 +35,8 @@ class WarmStartCallback(BaseCallback):
             return
         assert isinstance(self.model, OnPolicyAlgorithm)
         policy, venv = self.model.policy, self.training_env
-        if not venv.get_attr("labelled")[0]:
-            print("No warm start: there is no ground truth whose oracle could be imitated")
+        if not (venv.get_attr("labelled")[0] and venv.get_attr("looks_at_truth")[0]):
+            print("No warm start: the oracle that it imitates would look at ground truth, which the reward does not")
             return
         rng = np.random.default_rng(self.model.seed)
         rounds = max(self.steps // venv.num_envs, 1)

@@ -123,7 +123,7 @@ class PolygonList(LabelledImages):
         except (ValueError, AssertionError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no list of {{'image', 'mask'}} entries ({error})") from error
         records: dict[str, Record] = {}
-        known: dict[str, None] = {self._category: None}
+        known: dict[str, None] = {}
         for k, entry in enumerate(entries):
             if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "mask" not in entry:
                 self._skip("entry without image or mask", f"entry {k}")
@@ -133,7 +133,7 @@ class PolygonList(LabelledImages):
             known.setdefault(str(entry.get("category", self._category)))
             records.setdefault(name, Record(name, folder / name, []))
             records[name].labels.append(entry)
-        self._all = tuple(known)
+        self._all = tuple(known) or (self._category,)
         return [records[name] for name in sorted(records)], own is not None
 
     def _known(self) -> Sequence[str]:

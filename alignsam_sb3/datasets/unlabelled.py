@@ -44,6 +44,12 @@ class UnlabelledImages:
             raise FileNotFoundError(f"no folder of images at {self.root}")
         self.categories = (categories,) if isinstance(categories, str) else tuple(categories)
         inside = [self.root / name for name in SPLIT_FOLDERS.get(split, (split,)) if (self.root / name).is_dir()]
+        others = [name for names in SPLIT_FOLDERS.values() for name in names if (self.root / name).is_dir()]
+        if others and not inside:
+            raise FileNotFoundError(
+                f"{self.root} has a folder {others[0]}/ but none for split {split!r}: folds across it would mix training and "
+                f"evaluation. Make one, or name {self.root / others[0]} itself"
+            )
         found = images_in(inside[0] if inside else self.root)
         records = [Record(str(path.relative_to(self.root)), path, None) for path in found]
         self._records = records if inside else in_fold(records, split, folds, fold, seed)

@@ -19,10 +19,12 @@ class TextAnswer:
 
     :param probability: (H, W) float32 in [0, 1], in the image; the mask is where it is above one half
     :param found: False where the segmenter answered without a mask, or failed; the mask is empty then
+    :param failed: it gave no answer; a table of answers asks again another time
     """
 
     probability: NDArray[np.float32]
     found: bool = True
+    failed: bool = False
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -80,7 +82,7 @@ class Sa2VA:
         except Exception:  # a long run must not die of one answer
             self.failures += 1
             logger.exception("Sa2VA failed on %r (%d failures so far): an empty mask is taken", asked, self.failures)
-            return nothing
+            return TextAnswer(nothing.probability, found=False, failed=True)
         if not masks:
             return nothing
         return TextAnswer(np.any(masks, axis=0).astype(np.float32))

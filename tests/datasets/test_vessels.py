@@ -38,12 +38,12 @@ def test_export_is_read_by_our_loader(tmp_path, capsys):
     assert main(["export", "toy:vessels", str(tmp_path / "train"), "--options", "n_images=6"]) == 0
     assert "6 images" in capsys.readouterr().out
     written, scenes = load_dataset(f"polygons:{tmp_path}", "train"), ToyScenes("vessels", "train", n_images=6)
-    assert written.categories == ("object", "vessel")
+    assert written.categories == ("vessel",)
     for i in range(len(written)):
         sample = written[i]
         original = scenes[int(sample.image_id.removesuffix(".png"))]
         assert (sample.image == original.image).all()
-        assert (sample.target(1) == original.target(0)).all()
+        assert (sample.target(0) == original.target(0)).all()
 
 
 def test_a_folder_of_images_is_a_data_set(tmp_path):
@@ -84,3 +84,11 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, content):
     broken = next(data for data in parts if data._records[0].image.name == "b.png")
     with pytest.raises(UnreadableImageError, match=r"b\.png"):
         _ = broken[0]
+
+
+def test_one_split_alone_is_not_folded_into_the_other(tmp_path):
+    (tmp_path / "train").mkdir()
+    for i in range(10):
+        Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tmp_path / "train" / f"{i}.png")
+    with pytest.raises(FileNotFoundError, match="none for split 'eval'"):
+        load_dataset(f"images:{tmp_path}", "eval")

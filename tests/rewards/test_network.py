@@ -331,3 +331,39 @@ def test_one_call_scores_all_environments_and_the_truth_is_logged_beside(monkeyp
     _, alone, _, _ = singles.step(np.array(actions))
     assert np.allclose(rewards, alone, atol=1e-5)
     assert all(0 <= info["dice"] <= 1 for info in infos)
+
+
+def test_without_truth_nothing_is_fitted_or_measured(unlabelled, tmp_path):
+    for command in (["fit", "--out", str(tmp_path / "out")], ["measure", "--network", "tiny", "--out", str(tmp_path)]):
+        with pytest.raises(ValueError, match="has no masks to compare with"):
+            main([*command, "--dataset", unlabelled, "--dataset-kwargs", '{"categories": ["salient object"]}'])
+
+
+def test_a_reward_that_looks_at_no_truth_is_not_warmed_by_it(capsys):
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+    from stable_baselines3.common.env_util import make_vec_env
+
+    from alignsam_sb3.callbacks import WarmStartCallback
+    from alignsam_sb3.policies import SamMaskablePPO
+
+    kwargs = {"dataset_kwargs": {"n_images": 12}, "reward": "network", "device": "cpu"}
+    venv = make_vec_env("SamSegImplicit-v0", 2, seed=0, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
+    assert venv.get_attr("settings")[0]["reward_network"] == "tiny"  # so that an evaluation has the score
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=4, batch_size=8, n_epochs=1, seed=0)
+    model.learn(8, callback=WarmStartCallback(steps=8))
+    assert "No warm start" in capsys.readouterr().out
+
+
+def test_other_annotations_are_another_corpus(tmp_path, tiny):
+    from alignsam_sb3.rewards.network.corpus import corpus_key
+
+    scene = load_dataset("toy:saliency", "train", n_images=1)[0]
+    for folder, content in (("images", scene.image), ("masks", (scene.target(0) * 255).astype(np.uint8))):
+        (tmp_path / folder).mkdir()
+        for i in range(4):
+            Image.fromarray(content).save(tmp_path / folder / f"{i}.png")
+    keys = set()
+    for inverted in (False, True):
+        dataset = load_dataset(f"mask_folder:{tmp_path}", "train", inverted=inverted, folds=2)
+        keys.add(corpus_key(dataset, tiny, 4, 0, 64))
+    assert len(keys) == 2

@@ -9,15 +9,18 @@ Interrupt a fit at any time: the same command goes on from the last checkpoint i
 
 import argparse
 import json
+import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import torch as th
 
 from alignsam_sb3.datasets import SegmentationDataset, load_dataset
+from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.files import write_json
-from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, corpus_key, found_key
+from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, corpus_key, found_key, require_truth
 from alignsam_sb3.rewards.network.fit import Examples, Fit, FitOptions
 from alignsam_sb3.rewards.network.measure import measure, plot_calibration, plot_history, table
 from alignsam_sb3.rewards.network.model import RewardNetwork, RewardNetworkConfig
@@ -32,6 +35,7 @@ def fit(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.time()
     dataset = load_dataset(args.dataset, args.split, **args.dataset_kwargs)
+    require_truth(dataset)
     segmenter = load_segmenter(args.segmenter, args.device)
     bank = build_bank(dataset, SegmenterSource(segmenter), on_error="skip")
     size = SIZES["full" if args.full else "quick"]
@@ -50,7 +54,7 @@ def fit(args: argparse.Namespace) -> None:
         corpus, bank, [names.index(c) for c in dataset.categories], _found(args.adversarial, dataset, segmenter)
     )
     options = FitOptions(steps, args.batch, args.lr, args.seed, judge_every=max(min(200, steps // 3), 1))
-    fitting = Fit(network, examples, options, args.out)
+    fitting = Fit(network, examples, options, args.out, _origin(args, dataset, segmenter))
     fitting.run()
     plot_history(fitting.history, args.out / "curves.png")
     described = {key: str(value) for key, value in vars(args).items() if key != "command"}
@@ -62,6 +66,15 @@ def fit(args: argparse.Namespace) -> None:
     print(f"best on held-out images: MAE {best['mae']:.3f}, Spearman {best['spearman']:.3f} at step {best['step']:.0f}")
     print(f"wrote {args.out}: reward_network.safetensors, fit.json, curves.png; now measure it on other images:")
     print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}")
+
+
+def _origin(args: argparse.Namespace, dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> str:
+    """What a fit learns from, and what it starts from."""
+    start = load_scorer(args.init).network.state_dict() if args.init else {}
+    digest = sha256(b"".join(value.numpy().tobytes() for value in start.values()))
+    for folder in args.adversarial:
+        digest.update(file_stamp(folder / FOUND).encode())
+    return f"{found_key(dataset, segmenter)}|{args.images}|{digest.hexdigest()[:16]}"
 
 
 def _corpus(
@@ -101,6 +114,7 @@ def measure_command(args: argparse.Namespace) -> None:
     scorer = load_scorer(args.network, args.device)
     out = args.out or (Path(args.network) if Path(args.network).is_dir() else Path("results"))
     dataset = load_dataset(args.dataset, args.split, **args.dataset_kwargs)
+    require_truth(dataset)
     segmenter = load_segmenter(args.segmenter or scorer.config.segmenter, args.device)
     scorer.check(dataset.categories, segmenter.fingerprint)
     bank = build_bank(dataset, SegmenterSource(segmenter), on_error="skip")
@@ -152,4 +166,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise SystemExit(1) from None

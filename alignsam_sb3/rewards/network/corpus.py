@@ -114,6 +114,8 @@ def build_corpus(
         parts += [_collect(row, found, rng, side) for row, found in zip(rows, answered, strict=True)]
         bar.update(len(rows))
     bar.close()
+    if not parts:
+        raise ValueError(f"none of the {len(pairs)} images of {dataset.fingerprint} can be read: nothing to learn from")
     return stack(parts)
 
 
@@ -232,12 +234,37 @@ def stack(parts: Sequence[Corpus]) -> Corpus:
     return Corpus(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Corpus)})
 
 
+def require_truth(dataset: SegmentationDataset) -> None:
+    """Refuse a data set without masks.
+
+    :raises ValueError: it has none
+    """
+    if not getattr(dataset, "labelled", True):
+        raise ValueError(
+            f"{dataset.fingerprint} has no masks to compare with: give the images that have some, as in mask_folder:ROOT"
+        )
+
+
+def truth_stamp(dataset: SegmentationDataset) -> str:
+    """Changes with what the annotation says of 64 images spread over the data set, whose fingerprint is of images alone."""
+    digest = sha256()
+    for index in np.linspace(0, len(dataset) - 1, min(len(dataset), 64)).astype(int):
+        try:
+            sample = dataset[int(index)]
+        except UnreadableImageError:
+            continue
+        for part in (sample.masks, sample.category_ids, sample.valid):
+            digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def found_key(dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> str:
     """What masks that a policy found belong to."""
-    return f"{dataset.fingerprint}|{','.join(dataset.categories)}|{segmenter.fingerprint}"
+    return f"{dataset.fingerprint}|{truth_stamp(dataset)}|{','.join(dataset.categories)}|{segmenter.fingerprint}"
 
 
 def corpus_key(dataset: SegmentationDataset, segmenter: PromptableSegmenter, count: int, seed: int, side: int) -> str:
-    """Changes with everything that a corpus is made from."""
-    made_from = [dataset.fingerprint, list(dataset.categories), segmenter.fingerprint, count, seed, side, CORPUS_VERSION]
+    """Changes with images, annotations (see :func:`truth_stamp`), segmenter and how many masks are asked for."""
+    said = [dataset.fingerprint, truth_stamp(dataset), list(dataset.categories), segmenter.fingerprint]
+    made_from = [*said, count, seed, side, CORPUS_VERSION]
     return sha256(json.dumps(made_from).encode()).hexdigest()[:24]

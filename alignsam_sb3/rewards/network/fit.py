@@ -92,12 +92,14 @@ class Fit:
     """Network, optimizer and schedule with the checkpoint that they resume from.
 
     :param out: gets ``checkpoint.pt`` (to go on from) and, whenever it is better, ``reward_network.safetensors``
+    :param origin: what the examples and the first weights are; a checkpoint of another origin is refused
     """
 
     network: RewardNetwork
     examples: Examples
     options: FitOptions
     out: Path
+    origin: str = ""
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -108,6 +110,8 @@ class Fit:
         self._rows = [np.flatnonzero(~held_out), np.flatnonzero(held_out)]
         if not all(map(len, self._rows)):
             raise ValueError(f"{len(held_out)} pairs of image and category are too few to hold some out: give more images")
+        if self.examples.found is not None:
+            self._found_rows = np.flatnonzero(self.examples.found.images % _HELD_OUT)
         self._weights = [balanced(self.examples.corpus.targets[rows]) for rows in self._rows]
         if self._checkpoint.is_file():
             self._resume()
@@ -118,7 +122,7 @@ class Fit:
 
     def _resume(self) -> None:
         state = th.load(self._checkpoint, weights_only=True)
-        wanted = {**vars(self.options), "config": repr(self.network.config)}
+        wanted = self._identity()
         if state["options"] != wanted:
             raise ValueError(
                 f"{self._checkpoint} belongs to another fit ({state['options']}, not {wanted}): give another --out"
@@ -130,8 +134,11 @@ class Fit:
 
     def _save(self) -> None:
         state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "schedule")}
-        options = {**vars(self.options), "config": repr(self.network.config)}
-        write_checkpoint({**state, "step": self.step, "history": self.history, "options": options}, self._checkpoint)
+        kept = {**state, "step": self.step, "history": self.history, "options": self._identity()}
+        write_checkpoint(kept, self._checkpoint)
+
+    def _identity(self) -> dict[str, Any]:
+        return {**vars(self.options), "config": repr(self.network.config), "origin": self.origin}
 
     def run(self) -> None:
         """Fit until the steps are done or the judgements get no better; an interruption saves first."""
@@ -167,7 +174,7 @@ class Fit:
             found = self.examples.found
             share = round(count * _FOUND_SHARE)
             count -= share
-            rows = rng.integers(len(found), size=share)
+            rows = rng.choice(self._found_rows, size=share)
             parts.append(self.examples.batch(found, rows, rng.integers(found.masks.shape[1], size=share)))
         parts.append(self.examples.batch(self.examples.corpus, *self._draw(rng, 0, count)))
         inputs = [th.cat([p[0][k] for p in parts]) for k in range(5)]
