@@ -143,9 +143,10 @@ def test_every_entry_of_the_hyperparameters_is_an_environment(tmp_path):
 
     import alignsam_sb3  # noqa: F401
 
-    for name in ("ppo", "ppo_mask"):
+    clicks = {"SamSeg-v0", "SamSegImplicit-v0", "SamSegCoco-v0"}
+    for name, other in (("ppo", "PromptSelect-v0"), ("ppo_mask", "MaskRefine-v0")):
         entries = yaml.safe_load((ROOT / "hyperparams" / f"{name}.yml").read_text())
-        assert set(entries) == {"SamSeg-v0", "SamSegImplicit-v0", "SamSegCoco-v0"}
+        assert set(entries) == clicks | {other}
         assert all(key in gym.registry for key in entries)
 
 
