@@ -21,6 +21,7 @@ import numpy as np
 from alignsam_sb3.envs.answered import Answered
 from numpy.typing import NDArray
 from summarise import over_seeds
+from tasks import add_task_arguments
 
 from alignsam_sb3 import experiments as ex
 from alignsam_sb3.datasets import load_dataset
@@ -159,14 +160,8 @@ def parse() -> argparse.Namespace:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help=f"{SIZES['quick']} (the default)")
     length.add_argument("--full", action="store_true", help=f"{SIZES['full']}")
-    parser.add_argument("--dataset", default="toy:vessels")
-    parser.add_argument("--dataset-kwargs", type=json.loads, default={}, help="options of the data set, as JSON")
-    parser.add_argument("--text-segmenter", default="clip_sam", help="clip_sam, or sa2va:PATH")
-    parser.add_argument("--segmenter", default="tiny", help="of clip_sam")
-    parser.add_argument("--clip", default="tiny", help="of clip_sam")
-    parser.add_argument("--prompts", help="a file, one prompt a line, {} for the category; the first is the default")
+    add_task_arguments(parser)
     parser.add_argument("--reward-network", required=True, help="`python -m alignsam_sb3.rewards.network fit` wrote it")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with Sa2VA's weights")
     parser.add_argument("--seeds", type=int, help="how many, from 0 on")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     return parser.parse_args()

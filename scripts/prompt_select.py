@@ -9,13 +9,13 @@ segmenter is asked once for each image and prompt; that can be interrupted, and 
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from alignsam_sb3.envs.prompt_select import PromptSelectEnv
+from tasks import add_task_arguments
 
 from alignsam_sb3.experiments import choose, limited, look_up_all, make, train_selector
 from alignsam_sb3.files import write_json
@@ -49,16 +49,10 @@ def parse() -> argparse.Namespace:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help=f"{SIZES['quick']} (the default)")
     length.add_argument("--full", action="store_true", help=f"{SIZES['full']}")
-    parser.add_argument("--dataset", default="toy:vessels")
-    parser.add_argument("--dataset-kwargs", type=json.loads, default={}, help="options of the data set, as JSON")
-    parser.add_argument("--text-segmenter", default="clip_sam", help="clip_sam, or sa2va:PATH")
-    parser.add_argument("--segmenter", default="tiny", help="of clip_sam")
-    parser.add_argument("--clip", default="tiny", help="of clip_sam")
-    parser.add_argument("--prompts", help="a file, one prompt a line, {} for the category; by default eleven for any concept")
+    add_task_arguments(parser)
     parser.add_argument("--reward", default="network", choices=["network", "dice"])
     parser.add_argument("--reward-network", help="a folder that `python -m alignsam_sb3.rewards.network fit` wrote")
     parser.add_argument("--observation", default="statistics", choices=["statistics", "rich"])
-    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with Sa2VA's weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/prompt_select"))
     return parser.parse_args()
