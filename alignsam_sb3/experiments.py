@@ -23,6 +23,7 @@ from alignsam_sb3.datasets import DATASETS, LabelledImages, ToyScenes, load_data
 from alignsam_sb3.envs.answered import Answered
 from alignsam_sb3.envs.mask_refine import STOP, MaskRefineEnv
 from alignsam_sb3.envs.prompt_select import PromptSelectEnv
+from alignsam_sb3.envs.vec_env import MaskRefineVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO
 from alignsam_sb3.refinement import OPERATIONS
 
@@ -66,7 +67,7 @@ def train_selector(
 
 def train_refiner(env_kwargs: Mapping[str, Any], steps: int, n_envs: int, seed: int) -> tuple[SamMaskablePPO, MaskRefineEnv]:
     """Train MaskablePPO on ``MaskRefine-v0``: the agent, and one of its environments."""
-    venv = make_vec_env("MaskRefine-v0", n_envs, seed, env_kwargs=dict(env_kwargs))
+    venv = make_vec_env("MaskRefine-v0", n_envs, seed, env_kwargs=dict(env_kwargs), vec_env_cls=MaskRefineVecEnv)
     model = SamMaskablePPO("MultiInputPolicy", venv, seed=seed, device="cpu", **REFINE_PPO)
     model.learn(steps, callback=SegmentationCallback())
     return model, first_env(venv, MaskRefineEnv)

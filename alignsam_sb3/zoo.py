@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
-from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe
 
 FILMS_PER_RUN = 4
@@ -76,7 +76,8 @@ class SamExperimentManager(ExperimentManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
         super().__init__(*args, **kwargs)
         if not self._places_clicks:
-            self.vec_env_class = DummyVecEnv
+            refines = self.env_name.gym_id == "MaskRefine-v0"
+            self.vec_env_class = MaskRefineVecEnv if refines else DummyVecEnv
 
     @property
     def _places_clicks(self) -> bool:

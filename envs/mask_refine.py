@@ -14,6 +14,7 @@ from alignsam_sb3.datasets import Sample
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, triptych
 from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe, mean_colour
+from alignsam_sb3.rewards.network import Question
 
 REWARDS = ("dice_gain", "network")
 STOP = len(OPERATIONS)
@@ -101,6 +102,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         drawn = int(self.np_random.integers(len(self.answered.prompts))) if prompt is None else int(prompt)
         self.probability: Map = self.answered.probability(self.pair, drawn)
         self.applied: list[str] = []
+        self._supplied: float | None = None
         self._look()
         self._score, self._dice = self._judge()
         return self._observe(), self._info()
@@ -131,10 +133,25 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         features = np.concatenate([describe(self.probability, self.sample.image), effects, [gone]]).astype(np.float32)
         return {"features": features, "action_mask": self.action_masks().astype(np.int8)}
 
-    def _judge(self) -> tuple[float, float]:
+    def _judge(self, score: float | None = None) -> tuple[float, float]:
         """The reward network's score and Dice of the current mask; NaN where there is no network, or no truth."""
-        scores = self.answered.scores(self.pair, self.sample.image, [self.probability])
-        return float(scores[0]), self.answered.dice(self.pair, self.sample, self.probability)
+        if score is None:
+            score = float(self.answered.scores(self.pair, self.sample.image, [self.probability])[0])
+        return score, self.answered.dice(self.pair, self.sample, self.probability)
+
+    def plan(self, action: int) -> Question | None:
+        """What the reward network must be asked for this action; None where it need not be asked.
+
+        A batched caller collects the questions of many environments, has them scored in one call and hands each its score with
+        :meth:`supply` before it steps.
+        """
+        if int(action) == STOP or self.answered.scorer is None:
+            return None
+        return self.answered.question(self.pair, self.sample.image, self.outcomes[int(action)])
+
+    def supply(self, score: float) -> None:
+        """Hand over the answer to the question that :meth:`plan` described."""
+        self._supplied = score
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply an operation; one that the mask forbids changes nothing, but uses the step up."""
@@ -144,7 +161,8 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         if not stopped:
             self.probability = self.outcomes[int(action)]
             self._look()
-            self._score, self._dice = self._judge()
+            self._score, self._dice = self._judge(self._supplied)
+        self._supplied = None
         gain = self._score - score if self._reward == "network" else self._dice - dice
         terminated = stopped or len(self.applied) >= self.max_steps
         return self._observe(), float(gain), terminated, False, self._info()

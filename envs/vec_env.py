@@ -1,4 +1,4 @@
-"""A DummyVecEnv that asks the segmenter once per vector step and copies per-episode constants once per episode."""
+"""DummyVecEnvs that ask a frozen model once per vector step; the first copies per-episode constants once per episode."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 from alignsam_sb3.envs.episode import decode_jobs
+from alignsam_sb3.envs.mask_refine import MaskRefineEnv
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -63,3 +64,29 @@ class SamSegVecEnv(DummyVecEnv):
         self._handed_out = True
         copied = {key: value if key in self._constants else deepcopy(value) for key, value in self.buf_obs.items()}
         return dict_to_obs(self.observation_space, copied)
+
+
+class MaskRefineVecEnv(DummyVecEnv):
+    """Same episodes as DummyVecEnv for the same seeds and actions, with one call of the reward network for all environments.
+
+    :param env_fns: makers of ``MaskRefine-v0`` environments, wrapped or not, that share one reward network
+    :raises TypeError: another environment came
+    """
+
+    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
+        super().__init__(env_fns)
+        self._cores: list[MaskRefineEnv] = []
+        for env in self.envs:
+            if not isinstance(env.unwrapped, MaskRefineEnv):
+                raise TypeError(f"MaskRefineVecEnv batches MaskRefineEnv, got {type(env.unwrapped).__name__}: use DummyVecEnv")
+            self._cores.append(env.unwrapped)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        questions = [core.plan(int(action)) for core, action in zip(self._cores, self.actions, strict=True)]
+        asked = [(core, question) for core, question in zip(self._cores, questions, strict=True) if question is not None]
+        scorer = self._cores[0].answered.scorer
+        if asked and scorer is not None:
+            scores = scorer.scores([question for _, question in asked])
+            for (core, _), score in zip(asked, scores, strict=True):
+                core.supply(score)
+        return super().step_wait()

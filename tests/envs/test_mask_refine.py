@@ -4,7 +4,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from alignsam_sb3.envs.mask_refine import STOP, MaskRefineEnv
+from alignsam_sb3.envs.vec_env import MaskRefineVecEnv
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3 import metrics
 from alignsam_sb3.refinement import OPERATIONS, describe
@@ -48,7 +50,7 @@ def test_forbidden_operations_are_those_that_change_nothing(env):
     assert env.action_masks()[STOP]
 
 
-def test_the_reward_network_rewards_too(env, tmp_path):
+def test_the_reward_network_rewards_too_and_is_asked_once_per_vector_step(env, tmp_path, monkeypatch):
     from alignsam_sb3.rewards.network import RewardNetwork, RewardNetworkConfig, RewardScorer
     from alignsam_sb3.segmenters import load_segmenter
 
@@ -61,6 +63,17 @@ def test_the_reward_network_rewards_too(env, tmp_path):
     _, reward, _, _, info = scored.step(int(np.flatnonzero(scored.action_masks())[0]))
     assert reward == pytest.approx(info["reward_net_score"] - before)
     assert 0 <= info["dice"] <= 1
+    kwargs = {**TASK, "reward": "network", "reward_network": str(tmp_path / "n.safetensors")}
+    together, singly = (
+        make_vec_env("MaskRefine-v0", 3, 0, env_kwargs=kwargs, vec_env_cls=c) for c in (MaskRefineVecEnv, None)
+    )
+    calls, real = [], RewardScorer.scores
+    masks = [venv.reset()["action_mask"] for venv in (together, singly)]
+    actions = np.array([np.flatnonzero(mask)[0] for mask in masks[0]])
+    monkeypatch.setattr(RewardScorer, "scores", lambda self, asked: calls.append(len(asked)) or real(self, asked))
+    rewards = together.step(actions)[1]
+    assert calls == [3]
+    assert np.allclose(rewards, singly.step(actions)[1], atol=1e-5)
     with pytest.raises(ValueError, match="needs reward_network"):
         gym.make("MaskRefine-v0", **TASK, reward="network")
 
