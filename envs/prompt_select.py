@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, triptych
+from alignsam_sb3.semantics import load_clip
 
 REWARDS = ("network", "dice")
-OBSERVATIONS = ("statistics", "rich")
+OBSERVATIONS = ("statistics", "rich", "clip")
 N_STATISTICS, N_GRADIENTS = 16, 4
 N_PER_PROMPT = 3
 
@@ -58,19 +59,19 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
 
     The text segmenter is frozen, so all answers are collected once and a step is a look-up. Observation: sixteen image
     statistics, four gradient features and the progress within the episode (21,); ``"rich"`` adds three numbers for each
-    prompt's answer. Ground truth is not in it.
+    prompt's answer, ``"clip"`` these and CLIP's feature of the image. Ground truth is not in it.
 
     :param dataset: a spec
     :param split: ``"train"`` or ``"eval"``
     :param dataset_kwargs: options of the data set
     :param text_segmenter: ``clip_sam`` or ``sa2va:PATH``
     :param segmenter: of ``clip_sam``
-    :param clip: of ``clip_sam``
+    :param clip: of ``clip_sam``, and of the observation ``"clip"``
     :param prompts: candidates with ``{}`` for the category, or a file with one a line; by default eleven for any concept
     :param reward: ``"network"``: the reward network's score of the chosen mask; ``"dice"``: its Dice
     :param reward_network: a folder that ``python -m alignsam_sb3.rewards.network fit`` wrote
     :param images_per_episode: images after one another
-    :param observation: ``"statistics"`` or ``"rich"``
+    :param observation: ``"statistics"``, ``"rich"`` or ``"clip"``
     :param trust_remote_code: run the code that comes with Sa2VA
     """
 
@@ -111,9 +112,11 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         )
         if reward == "dice" and not self.answered.labelled:
             raise ValueError(f"the reward 'dice' needs ground truth, and {dataset} has none: take reward='network'")
-        self._reward, self._rich = reward, observation == "rich"
+        self._reward, self._rich = reward, observation in ("rich", "clip")
+        self._clip = load_clip(clip, device) if observation == "clip" else None
         count = len(self.answered.prompts)
         size = N_STATISTICS + N_GRADIENTS + 1 + (N_PER_PROMPT * count if self._rich else 0)
+        size += 0 if self._clip is None else len(self._clip.text_features([""])[0])
         self.observation_space = CompactBox(-np.inf, np.inf, (size,), np.float32)  # type: ignore[assignment]
         self.action_space = spaces.Discrete(count)  # type: ignore[assignment]
         self._known: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]] = {}
@@ -129,6 +132,8 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
             seen = image_statistics(sample.image)
             if self._rich:
                 seen = np.concatenate([seen, answer_statistics(answers)])
+            if self._clip is not None:
+                seen = np.concatenate([seen, self._clip.image_features([sample.image])[0, 0].cpu().numpy()])
             dice = np.array([self.answered.dice(pair, sample, p) for p in answers])
             self._known[pair] = (seen, self.answered.scores(pair, sample.image, answers), dice)
         return self._known[pair]

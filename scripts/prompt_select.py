@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     add_task_arguments(parser)
     parser.add_argument("--reward", default="network", choices=["network", "dice"])
     parser.add_argument("--reward-network", help="a folder that `python -m alignsam_sb3.rewards.network fit` wrote")
-    parser.add_argument("--observation", default="statistics", choices=["statistics", "rich"])
+    parser.add_argument("--observation", default="statistics", choices=["statistics", "rich", "clip"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/prompt_select"))
     return parser.parse_args()

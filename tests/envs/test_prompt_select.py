@@ -65,6 +65,18 @@ def test_truth_is_not_seen(env, monkeypatch):
     assert len(before) == 21 + 9
 
 
+def test_clips_feature_of_the_image_can_be_seen():
+    from alignsam_sb3.semantics import load_clip
+
+    seeing = gym.make("PromptSelect-v0", **TASK, observation="clip").unwrapped
+    check_env(seeing, skip_render_check=True)
+    pair = seeing.answered.pairs[0]
+    observation, _ = seeing.reset(options={"pairs": [pair]})
+    feature = load_clip("tiny", "cpu").image_features([seeing.answered.dataset[pair[0]].image])[0, 0].numpy()
+    assert np.allclose(observation[-len(feature) :], feature, atol=1e-5)
+    assert len(observation) == 21 + 9 + len(feature)
+
+
 def test_statistics_of_answers():
     half, whole = np.zeros((10, 10), np.float32), np.ones((10, 10), np.float32)
     half[:5] = 0.9
