@@ -90,7 +90,7 @@ class FeatureBank:
                     f"the bank in {folder} was built for {key} {found.get(key)!r}, not {value!r}: "
                     "what it holds would be wrong. Give another folder or delete this one, and build again"
                 )
-        self.folder = folder
+        self.folder, self.fingerprint = folder, source.fingerprint
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in source.shapes}
         self._state = np.load(folder / "state.npy")
 

@@ -18,7 +18,8 @@ class Job:
     """What the segmenter must be asked before a step can be taken: the prompts on one image.
 
     :param photo: the image and ...
-    :param category: ... the target as a reward network wants them, where there is one
+    :param category: ... the target and ...
+    :param spoken: ... what language says of it, as a reward network wants them, where there is one
     """
 
     embedding: NDArray[np.float32]
@@ -28,6 +29,7 @@ class Job:
     mask_input: th.Tensor | None
     photo: NDArray[np.uint8] | None = None
     category: str = ""
+    spoken: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Episode:
     best_dice: float = 0.0
     language: Language | None = None
     photo: NDArray[np.uint8] | None = None
+    spoken: NDArray[np.float32] | None = None
 
     @property
     def belief(self) -> Belief:
@@ -105,7 +108,7 @@ def decode_jobs(segmenter: PromptableSegmenter, jobs: list[Job], scorer: RewardS
     if scorer is not None:
         probabilities = logits.sigmoid()
         asked = [
-            Question(job.photo, job.embedding, probability, job.size, job.category)
+            Question(job.photo, job.embedding, probability, job.size, job.category, job.spoken)
             for job, probability in zip(jobs, probabilities, strict=True)
             if job.photo is not None
         ]

@@ -137,7 +137,9 @@ class SamSegEnv(gym.Env[Observation, int]):
         if given is None:
             return None
         scorer = load_scorer(given, device) if isinstance(given, str) else given
-        scorer.check(self.shared.dataset.categories, self.segmenter.fingerprint)
+        language = self.shared.language
+        said = None if language is None else language.fingerprint
+        scorer.check(self.shared.dataset.categories, self.segmenter.fingerprint, said)
         return scorer
 
     def _make_observation_space(self) -> spaces.Dict:
@@ -185,8 +187,12 @@ class SamSegEnv(gym.Env[Observation, int]):
         embedding = self.shared.bank[index]["embeddings"]
         nothing = Belief(None, np.zeros(sample.size, bool))
         language = self._ask_prior(index, sample)
-        photo = None if self.scorer is None else self.scorer.photo(sample.image)
-        self.episode = Episode(index, sample, category_id, truth, embedding, [nothing], language=language, photo=photo)
+        self.episode = Episode(index, sample, category_id, truth, embedding, [nothing], language=language)
+        if self.scorer is not None:
+            self.episode.photo = self.scorer.photo(sample.image)
+            if self.shared.language is not None:
+                name = self.shared.dataset.categories[category_id]
+                self.episode.spoken = self.scorer.spoken(self.shared.language[index], name, sample.size)
         self._supplied = None
         side = int(self.observation_space["image"].shape[1])  # type: ignore[index]
         self._image = np.ascontiguousarray(in_frame(sample.image, side).transpose(2, 0, 1))
@@ -261,6 +267,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             episode.belief.logits,
             episode.photo,
             self.shared.dataset.categories[episode.category_id],
+            episode.spoken,
         )
 
     def supply(self, answer: Answer) -> None:

@@ -4,6 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from alignsam_sb3.datasets.drawing import Scene, coverage, laid_over, light_and_noise, skin, texture
+from alignsam_sb3.datasets.shapes import SHAPES
+
 _SUPERSAMPLING = 4
 _STEP = 0.03  # of the image's side, between two points of a vessel
 _THINNEST = 0.022  # of the image's side
@@ -45,3 +48,22 @@ def vessel_cover(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
         _branch(rng, canvas, np.array(start), inward + rng.uniform(-0.5, 0.5), rng.uniform(0.04, 0.075), depth=2)
     small = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32) / np.float32(255)
+
+
+def draw_vessels(rng: np.random.Generator, size: int = 128) -> Scene:
+    """Draw a scene of vessels over a ground with a few spots; the vessels are object 1.
+
+    :param size: side of the square image in pixels
+    """
+    hue = float(rng.random())
+    _, image = texture(rng, size, hue, 0.15)
+    ground = image.mean((0, 1))
+    image = ground + rng.uniform(0.2, 0.6) * (image - ground)  # a calmer ground than under the objects of other tasks
+    for _ in range(int(rng.integers(0, 5))):
+        radius = size * rng.uniform(0.03, 0.08)
+        spot = coverage(SHAPES["disc"](rng), rng.uniform(0, size, 2), radius, 0.0, size)
+        image = laid_over(image, spot, skin(rng, image, spot, float(rng.random()), 0.15)[1])
+    cover = vessel_cover(rng, size)
+    name, hide = skin(rng, image, cover, (hue + rng.uniform(0.1, 0.9)) % 1.0, 0.15)
+    image = laid_over(image, cover, hide.mean((0, 1)) + 0.4 * (hide - hide.mean((0, 1))))
+    return Scene(light_and_noise(rng, image.astype(np.float32)), (cover >= 0.5).astype(np.uint8), ("vessel",), (name,), 1)

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
+from alignsam_sb3 import metrics
+from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import ToyScenes, draw_episode, load_dataset
 from alignsam_sb3.datasets.shapes import SHAPES
 from alignsam_sb3.datasets.textures import TEXTURES, palette
+from alignsam_sb3.segmenters import PointPrompts
 
 
 def test_the_same_seed_draws_the_same_scene():
@@ -79,3 +82,35 @@ def test_an_unknown_option_is_named():
 def test_too_few_scenes_for_all_categories_is_an_error():
     with pytest.raises(ValueError, match="ask for more scenes"):
         _ = ToyScenes("semantic", "train", 1).images_by_category
+
+
+@pytest.mark.parametrize("task", ["shadow", "blur", "glass"])
+def test_phenomena_are_no_colour(task):
+    """Over many scenes no brightness and no colour tells what is wanted from the rest, and none of it covers a scene."""
+    scenes = ToyScenes(task, "eval", 60)
+    best = []
+    for i in range(60):
+        sample = scenes[i]
+        truth = sample.target(0)
+        assert 0.01 <= truth.mean() < 0.7
+        values = np.concatenate([sample.image, sample.image.mean(2, keepdims=True)], axis=2)
+        cuts = [(values[..., c] <= t) for c in range(4) for t in (60, 90, 120, 150, 180, 210)]
+        best.append([metrics.iou(cut, truth) for cut in cuts] + [metrics.iou(~cut, truth) for cut in cuts])
+    assert np.mean(best, 0).max() < 0.5  # one threshold for all scenes; SAM is led to over 0.8
+
+
+@pytest.mark.parametrize("task", ["shadow", "blur", "glass"])
+def test_the_tiny_sam_can_be_prompted_on_phenomena(task, tiny):
+    scenes = ToyScenes(task, "eval", 30)
+    ious = []
+    for i in range(30):
+        sample = scenes[i]
+        truth, mask, clicks, fed = sample.target(0), None, [], None
+        embedding = tiny.encode([sample.image])
+        for _ in range(5):
+            clicks.append(oracle_click(truth, mask))
+            coords, labels = np.array([c[0] for c in clicks], np.float32), np.array([c[1] for c in clicks])
+            logits, _ = tiny.decode(embedding, PointPrompts([coords], [labels], [sample.size], [fed])).best()
+            fed, mask = logits[0], (tiny.postprocess(logits[0], sample.size) > 0).numpy()
+        ious.append(metrics.iou(mask, truth))
+    assert np.mean(ious) > 0.8

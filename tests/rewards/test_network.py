@@ -16,7 +16,7 @@ from alignsam_sb3.rewards.network import METRICS, RewardNetwork, RewardNetworkCo
 from alignsam_sb3.rewards.network.__main__ import main
 from alignsam_sb3.rewards.network.corpus import Corpus, build_corpus, true_metrics
 from alignsam_sb3.rewards.network.damage import damaged, softened
-from alignsam_sb3.rewards.network.fit import balanced
+from alignsam_sb3.rewards.network.fit import Examples, balanced
 from alignsam_sb3.rewards.network.frame import to_frame
 from alignsam_sb3.rewards.network.measure import calibration_error, measure, regret
 from alignsam_sb3.rewards.network.model import soft_metrics
@@ -116,7 +116,7 @@ def test_moving_a_mask_up_the_gradient_raises_its_true_dice(scorer, unseen):
 
 def test_the_embedded_network_meets_its_bar_on_unseen_scenes(scorer, unseen, tiny):
     _, bank, corpus = unseen
-    found = measure(scorer, corpus, bank, [0])
+    found = measure(scorer, Examples(corpus, bank, [0]))
     assert found["masks"]["spearman"] >= 0.95
     assert found["masks"]["mae"] <= 0.05
     assert found["regret"] <= 0.02

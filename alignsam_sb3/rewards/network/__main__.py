@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,37 +25,67 @@ from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, cor
 from alignsam_sb3.rewards.network.fit import Examples, Fit, FitOptions
 from alignsam_sb3.rewards.network.measure import measure, plot_calibration, plot_history, table
 from alignsam_sb3.rewards.network.model import RewardNetwork, RewardNetworkConfig
-from alignsam_sb3.rewards.network.scorer import load_scorer
+from alignsam_sb3.rewards.network.scorer import RewardScorer, load_scorer
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
+from alignsam_sb3.semantics import LanguagePrior, load_clip
 
 SIZES = {"quick": {"images": 300, "steps": 600}, "full": {"images": 2000, "steps": 5000}}
+
+
+@dataclass(frozen=True)
+class Material:
+    """A data set with what frozen models say of its images.
+
+    :param language: what a language prior says, for a network that sees that
+    """
+
+    dataset: SegmentationDataset
+    segmenter: PromptableSegmenter
+    bank: FeatureBank
+    language: FeatureBank | None
+
+    @classmethod
+    def open(cls, args: argparse.Namespace, segmenter: str, clip: str | None, texts: tuple[str, ...]) -> "Material":
+        """Load data set and models and describe the images (or open what was described before)."""
+        dataset = load_dataset(args.dataset, args.split, **args.dataset_kwargs)
+        require_truth(dataset)
+        model = load_segmenter(segmenter, args.device)
+        bank, language = build_bank(dataset, SegmenterSource(model), on_error="skip"), None
+        if clip is not None:
+            prior = LanguagePrior(load_clip(clip, args.device), texts or dataset.categories)
+            language = build_bank(dataset, prior, on_error="skip")
+        return cls(dataset, model, bank, language)
+
+    def check(self, scorer: RewardScorer) -> None:
+        """Refuse a network that was fitted on other concepts or models."""
+        said = None if self.language is None else self.language.fingerprint
+        scorer.check(self.dataset.categories, self.segmenter.fingerprint, said)
 
 
 def fit(args: argparse.Namespace) -> None:
     """The command ``fit``."""
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.time()
-    dataset = load_dataset(args.dataset, args.split, **args.dataset_kwargs)
-    require_truth(dataset)
-    segmenter = load_segmenter(args.segmenter, args.device)
-    bank = build_bank(dataset, SegmenterSource(segmenter), on_error="skip")
+    start = load_scorer(args.init, args.device) if args.init else None
+    clip, texts = (start.config.clip, start.config.texts) if start else (args.clip, tuple(args.texts))
+    material = Material.open(args, args.segmenter, clip, texts)
+    dataset, segmenter = material.dataset, material.segmenter
     size = SIZES["full" if args.full else "quick"]
     steps = args.steps or size["steps"]
-    start = load_scorer(args.init, args.device) if args.init else None
     names = start.config.categories if start else dataset.categories
-    config = RewardNetworkConfig(tuple(names), args.segmenter, segmenter.fingerprint, segmenter.embedding_shape[0])
+    config = start.config if start else _config(args, material)
     th.manual_seed(args.seed)
     network = RewardNetwork(config)
     if start:
-        start.check(dataset.categories, segmenter.fingerprint)
+        material.check(start)
         network.load_state_dict(start.network.state_dict())
-    corpus = _corpus(args.out / "corpus.npz", dataset, segmenter, bank, args.images or size["images"], args.seed, config.side)
+    key = found_key(dataset, segmenter)
+    corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.side)
     print(f"{len(corpus)} pairs of image and category, {corpus.masks.shape[1]} masks each")
-    examples = Examples(
-        corpus, bank, [names.index(c) for c in dataset.categories], _found(args.adversarial, dataset, segmenter)
-    )
+    found = _found(args.adversarial, dataset, key)
+    examples = Examples(corpus, material.bank, [names.index(c) for c in dataset.categories], found, material.language)
     options = FitOptions(steps, args.batch, args.lr, args.seed, judge_every=max(min(200, steps // 3), 1))
-    fitting = Fit(network, examples, options, args.out, _origin(args, dataset, segmenter))
+    fitting = Fit(network, examples, options, args.out, _origin(args, key))
     fitting.run()
     plot_history(fitting.history, args.out / "curves.png")
     described = {key: str(value) for key, value in vars(args).items() if key != "command"}
@@ -68,38 +99,52 @@ def fit(args: argparse.Namespace) -> None:
     print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}")
 
 
-def _origin(args: argparse.Namespace, dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> str:
+def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
+    """What a new network is built for."""
+    names, segmenter = tuple(material.dataset.categories), material.segmenter
+    language = None if material.language is None else material.language.fingerprint
+    texts = (tuple(args.texts) or names) if language else ()
+    return RewardNetworkConfig(
+        names,
+        args.segmenter,
+        segmenter.fingerprint,
+        segmenter.embedding_shape[0],
+        clip=args.clip,
+        texts=texts,
+        language=language,
+    )
+
+
+def _origin(args: argparse.Namespace, found: str) -> str:
     """What a fit learns from, and what it starts from."""
     start = load_scorer(args.init).network.state_dict() if args.init else {}
     digest = sha256(b"".join(value.numpy().tobytes() for value in start.values()))
     for folder in args.adversarial:
         digest.update(file_stamp(folder / FOUND).encode())
-    return f"{found_key(dataset, segmenter)}|{args.images}|{digest.hexdigest()[:16]}"
+    return f"{found}|{args.images}|{digest.hexdigest()[:16]}"
 
 
-def _corpus(
-    path: Path,
-    dataset: SegmentationDataset,
-    segmenter: PromptableSegmenter,
-    bank: FeatureBank,
-    count: int,
-    seed: int,
-    side: int,
-) -> Corpus:
+def _corpus(path: Path, found: str, material: Material, count: int, seed: int, side: int) -> Corpus:
     """The masks to learn from, or what an earlier run left of exactly these."""
-    key = corpus_key(dataset, segmenter, count, seed, side)
+    key = corpus_key(found, count, seed, side)
     corpus = Corpus.load(path, key)
     if corpus is None:
-        corpus = build_corpus(dataset, segmenter, bank, count, seed, side)
+        corpus = _collect(material, count, seed, side)
         corpus.save(path, key)
     return corpus
 
 
-def _found(folders: list[Path], dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> Corpus | None:
+def _collect(material: Material, count: int, seed: int, side: int) -> Corpus:
+    bank, language = material.bank, material.language
+    usable = bank.usable if language is None else bank.usable & language.usable
+    return build_corpus(material.dataset, material.segmenter, bank, count, seed, side, usable)
+
+
+def _found(folders: list[Path], dataset: SegmentationDataset, key: str) -> Corpus | None:
     """Masks that policies found on the training images."""
     joined: Corpus | None = None
     for folder in folders:
-        found = Corpus.load(folder / FOUND, found_key(dataset, segmenter))
+        found = Corpus.load(folder / FOUND, key)
         if found is None:
             raise FileNotFoundError(
                 f"no masks found by a policy on {dataset.fingerprint} in {folder}: collect them with "
@@ -113,14 +158,13 @@ def measure_command(args: argparse.Namespace) -> None:
     """The command ``measure``."""
     scorer = load_scorer(args.network, args.device)
     out = args.out or (Path(args.network) if Path(args.network).is_dir() else Path("results"))
-    dataset = load_dataset(args.dataset, args.split, **args.dataset_kwargs)
-    require_truth(dataset)
-    segmenter = load_segmenter(args.segmenter or scorer.config.segmenter, args.device)
-    scorer.check(dataset.categories, segmenter.fingerprint)
-    bank = build_bank(dataset, SegmenterSource(segmenter), on_error="skip")
-    corpus = build_corpus(dataset, segmenter, bank, args.images or len(dataset), args.seed, scorer.config.side)
-    places = [scorer.config.categories.index(c) for c in dataset.categories]
-    found = measure(scorer, corpus, bank, places, args.seed)
+    config = scorer.config
+    material = Material.open(args, args.segmenter or config.segmenter, config.clip, config.texts)
+    material.check(scorer)
+    dataset, bank = material.dataset, material.bank
+    corpus = _collect(material, args.images or len(dataset), args.seed, config.side)
+    places = [config.categories.index(c) for c in dataset.categories]
+    found = measure(scorer, Examples(corpus, bank, places, language=material.language), args.seed)
     out.mkdir(parents=True, exist_ok=True)
     plot_calibration(found, out / "calibration.png")
     write_json(out / "measured.json", {**found, "data": dataset.fingerprint, "seed": args.seed})
@@ -145,6 +189,10 @@ def main(argv: list[str] | None = None) -> None:
     fitter.add_argument("--steps", type=int, help="instead of --quick's or --full's")
     fitter.add_argument("--batch", type=int, default=FitOptions.batch, help="masks in a step")
     fitter.add_argument("--lr", type=float, default=FitOptions.lr)
+    fitter.add_argument("--clip", help="let it see what this CLIP says of the categories: worth it for named concepts")
+    fitter.add_argument(
+        "--texts", nargs="+", default=[], help="what to ask that for, one text a category; by default its name"
+    )
     fitter.add_argument("--init", help="a fitted network to start from")
     fitter.add_argument("--adversarial", type=Path, nargs="+", default=[], help="folders of masks that policies found")
     fitter.add_argument("--split", default="train")

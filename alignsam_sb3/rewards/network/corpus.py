@@ -21,7 +21,7 @@ from alignsam_sb3.rewards.network.frame import photo_in_frame, resized, to_frame
 from alignsam_sb3.rewards.network.model import METRICS
 from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter
 
-CORPUS_VERSION = 1
+CORPUS_VERSION = 2
 FOUND = "found.npz"
 """File of masks that a policy found, as ``scripts/collect_masks.py`` writes it."""
 CLICKERS = ("oracle", "random", "wrong", "mixed")
@@ -36,6 +36,7 @@ class Corpus:
 
     :param images: (N,) index of the image in its data set
     :param categories: (N,) index of the category in its data set
+    :param sizes: (N, 2) height and width of the image in pixels
     :param photos: (N, 3, s, s) uint8
     :param truths: (N, s, s) uint8, share of each cell that the object covers, times 255
     :param inside: (N, s, s) uint8, 255 in the image, 0 in its padding and where the annotation says nothing
@@ -46,6 +47,7 @@ class Corpus:
 
     images: NDArray[np.int64]
     categories: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     photos: NDArray[np.uint8]
     truths: NDArray[np.uint8]
     inside: NDArray[np.uint8]
@@ -98,14 +100,18 @@ def build_corpus(
     count: int,
     seed: int,
     side: int,
+    usable: NDArray[np.bool_] | None = None,
 ) -> Corpus:
     """Collect masks for ``count`` pairs of an image and a category that it shows, with a progress bar.
 
     Half of a pair's masks are the segmenter's answers to right and wrong clicks, half are the truth, damaged. Images that
     cannot be read are left out.
+
+    :param usable: (N,) the images to take; by default all that the bank holds
     """
+    usable = bank.usable if usable is None else usable
     rng = np.random.default_rng([seed, CORPUS_VERSION])
-    shown = [(int(i), c) for c, images in enumerate(dataset.images_by_category) for i in images if bank.usable[i]]
+    shown = [(int(i), c) for c, images in enumerate(dataset.images_by_category) for i in images if usable[i]]
     pairs = [shown[k] for k in rng.permutation(len(shown))[:count]]
     parts: list[Corpus] = []
     bar = tqdm(total=len(pairs), desc="masks of every quality", disable=len(pairs) < 64)
@@ -220,6 +226,7 @@ def corpus_of(
     return Corpus(
         np.array([index]),
         np.array([category]),
+        np.array([sample.size]),
         photo_in_frame(sample.image, side)[None],
         to_frame(truth, side)[None],
         to_frame(np.ones(truth.shape) if valid is None else valid, side)[None],
@@ -260,11 +267,13 @@ def truth_stamp(dataset: SegmentationDataset) -> str:
 
 def found_key(dataset: SegmentationDataset, segmenter: PromptableSegmenter) -> str:
     """What masks that a policy found belong to."""
-    return f"{dataset.fingerprint}|{truth_stamp(dataset)}|{','.join(dataset.categories)}|{segmenter.fingerprint}"
+    said = [dataset.fingerprint, truth_stamp(dataset), ",".join(dataset.categories), segmenter.fingerprint, CORPUS_VERSION]
+    return "|".join(map(str, said))
 
 
-def corpus_key(dataset: SegmentationDataset, segmenter: PromptableSegmenter, count: int, seed: int, side: int) -> str:
-    """Changes with images, annotations (see :func:`truth_stamp`), segmenter and how many masks are asked for."""
-    said = [dataset.fingerprint, truth_stamp(dataset), list(dataset.categories), segmenter.fingerprint]
-    made_from = [*said, count, seed, side, CORPUS_VERSION]
-    return sha256(json.dumps(made_from).encode()).hexdigest()[:24]
+def corpus_key(found: str, count: int, seed: int, side: int) -> str:
+    """Changes with images, annotations (see :func:`truth_stamp`), segmenter and how many masks are asked for.
+
+    :param found: from :func:`found_key`
+    """
+    return sha256(json.dumps([found, count, seed, side]).encode()).hexdigest()[:24]

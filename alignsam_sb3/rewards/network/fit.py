@@ -14,6 +14,7 @@ from tqdm import tqdm
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
 from alignsam_sb3.rewards.network.corpus import Corpus
+from alignsam_sb3.rewards.network.frame import spoken_in_frame
 from alignsam_sb3.rewards.network.model import RewardNetwork, score_of
 from alignsam_sb3.rewards.network.scorer import RewardScorer
 
@@ -38,18 +39,27 @@ class FitOptions:
     patience: int = 6
 
 
-Batch = tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor, th.Tensor]
+Batch = tuple[th.Tensor, ...]
 
 
 class Examples:
     """A corpus with the embeddings of its images, as tensors for the network.
 
     :param categories: for each category of the data set its place among the network's
+    :param found: masks that policies found
+    :param language: what a language prior says of the images, for a network that sees that
     """
 
-    def __init__(self, corpus: Corpus, bank: FeatureBank, categories: list[int], found: Corpus | None = None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        bank: FeatureBank,
+        categories: list[int],
+        found: Corpus | None = None,
+        language: FeatureBank | None = None,
+    ) -> None:
         self.corpus, self.found = corpus, found
-        self._bank, self._categories = bank, np.array(categories)
+        self._bank, self._categories, self._language = bank, np.array(categories), language
 
     def batch(self, corpus: Corpus, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Batch, th.Tensor, th.Tensor]:
         """What the network takes for some masks, their true metrics (B, 5), and where the object is (B, 1, s, s)."""
@@ -58,13 +68,18 @@ class Examples:
             return th.from_numpy(values).float() / 255
 
         embeddings = np.stack([self._bank[int(i)]["embeddings"] for i in corpus.images[rows]])
-        inputs = (
+        inputs: Batch = (
             cells(corpus.photos[rows]),
             cells(corpus.masks[rows, columns])[:, None],
             th.from_numpy(embeddings),
             cells(corpus.inside[rows])[:, None],
             th.from_numpy(self._categories[corpus.categories[rows]]),
         )
+        if self._language is not None:
+            side = corpus.masks.shape[-1]
+            asked = zip(corpus.images[rows], corpus.categories[rows], corpus.sizes[rows].tolist(), strict=True)
+            said = [spoken_in_frame(self._language[int(i)], int(c), (h, w), side) for i, c, (h, w) in asked]
+            inputs = (*inputs, th.from_numpy(np.stack(said)))
         return inputs, th.from_numpy(corpus.targets[rows, columns]), cells(corpus.truths[rows])[:, None]
 
 
@@ -177,7 +192,7 @@ class Fit:
             rows = rng.choice(self._found_rows, size=share)
             parts.append(self.examples.batch(found, rows, rng.integers(found.masks.shape[1], size=share)))
         parts.append(self.examples.batch(self.examples.corpus, *self._draw(rng, 0, count)))
-        inputs = [th.cat([p[0][k] for p in parts]) for k in range(5)]
+        inputs = [th.cat(values) for values in zip(*(p[0] for p in parts), strict=True)]
         predicted, painted = self.network(*inputs)
         loss = loss_of(predicted, painted, th.cat([p[1] for p in parts]), th.cat([p[2] for p in parts]), inputs[3])
         if not th.isfinite(loss):

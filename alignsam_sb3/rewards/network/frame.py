@@ -1,5 +1,6 @@
 """Photos and masks as the reward network sees them: some cells of the segmenter's frame."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from alignsam_sb3.pictures import in_frame
 from alignsam_sb3.segmenters.base import frame_size
+from alignsam_sb3.semantics import PADDING, maps_in_frame
 
 
 def to_frame(values: NDArray[Any], side: int) -> NDArray[np.uint8]:
@@ -29,3 +31,19 @@ def resized(prob: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     how = cv2.INTER_AREA if prob.shape[0] > side else cv2.INTER_LINEAR
     grown = prob if prob.shape[0] == side else cv2.resize(prob, (side, side), interpolation=how)
     return np.asarray((grown * 255).round(), np.uint8)
+
+
+def spoken_in_frame(
+    found: Mapping[str, NDArray[np.float32]], category: int, size: tuple[int, int], side: int
+) -> NDArray[np.float32]:
+    """What a language prior says of one category, (4, side / 4, side / 4): see ``SPOKEN`` in ``model.py``.
+
+    :param found: ``similarity_maps`` and ``cosine_maps`` (N, g_h, g_w) over the squashed image, as a bank holds them
+    :param size: (height, width) of the image in pixels
+    """
+    channels = []
+    for name in ("similarity_maps", "cosine_maps"):
+        framed = maps_in_frame(found[name], size, side, (side // 4, side // 4))
+        others = np.delete(framed, category, axis=0)
+        channels += [framed[category], others.max(0) if len(others) else np.full_like(framed[0], PADDING)]
+    return np.stack(channels)

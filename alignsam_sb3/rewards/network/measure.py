@@ -8,8 +8,6 @@ import torch as th
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-from alignsam_sb3.features import FeatureBank
-from alignsam_sb3.rewards.network.corpus import Corpus
 from alignsam_sb3.rewards.network.fit import Examples, balanced
 from alignsam_sb3.rewards.network.model import METRICS, score_of
 from alignsam_sb3.rewards.network.scorer import RewardScorer
@@ -19,9 +17,9 @@ Values = NDArray[np.floating[Any]]
 
 
 @th.no_grad()
-def predict_corpus(scorer: RewardScorer, corpus: Corpus, bank: FeatureBank, categories: list[int]) -> NDArray[np.float32]:
+def predict_corpus(scorer: RewardScorer, examples: Examples) -> NDArray[np.float32]:
     """The predicted metrics of all masks, (N, K, 5)."""
-    examples = Examples(corpus, bank, categories)
+    corpus = examples.corpus
     count = corpus.masks.shape[1]
     found = []
     for row in range(len(corpus)):
@@ -59,13 +57,14 @@ def agreement(said: Values, known: Values) -> dict[str, float]:
     }
 
 
-def measure(scorer: RewardScorer, corpus: Corpus, bank: FeatureBank, categories: list[int], seed: int = 0) -> dict[str, Any]:
+def measure(scorer: RewardScorer, examples: Examples, seed: int = 0) -> dict[str, Any]:
     """Measure a network on a corpus of unseen images.
 
     ``masks`` is over masks drawn so that all qualities count equally; ``as collected`` over all; ``segmenter's own``
     compares the predicted IoU of the segmenter's own masks with that of its IoU head.
     """
-    predicted, known = predict_corpus(scorer, corpus, bank, categories), corpus.targets
+    corpus = examples.corpus
+    predicted, known = predict_corpus(scorer, examples), corpus.targets
     scores = score_of(th.from_numpy(predicted)).numpy()
     rng = np.random.default_rng(seed)
     picks = rng.choice(scores.size, size=min(scores.size, 4000), p=balanced(known))

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 METRICS = ("dice", "iou", "precision", "recall", "boundary_f")
 """What is predicted, in this order; each in [0, 1], of the mask cut at one half."""
 
+SPOKEN = 4
+"""Channels of language: target's map and the strongest of the others, target's cosines and the strongest of the others."""
+
 _BLOCKS = 2
 _NEAR_ONE = 1e-3  # logits of the metrics that the estimated truth gives are cut at this distance from 0 and 1
 
@@ -24,6 +27,9 @@ class RewardNetworkConfig:
     :param fingerprint: of that segmenter
     :param channels: of its embeddings
     :param side: masks and photos are seen at side x side cells of the segmenter's frame, a multiple of 4
+    :param clip: spec of the language prior whose maps it sees, too; None for none
+    :param texts: what that is asked, one text for each category
+    :param language: fingerprint of that prior with these texts
     """
 
     categories: tuple[str, ...]
@@ -32,6 +38,9 @@ class RewardNetworkConfig:
     channels: int
     side: int = 64
     width: int = 48
+    clip: str | None = None
+    texts: tuple[str, ...] = ()
+    language: str | None = None
 
 
 def score_of(predicted: th.Tensor) -> th.Tensor:
@@ -71,9 +80,10 @@ def _block(channels: int) -> nn.Module:
 class RewardNetwork(nn.Module):
     """Predicts Dice, IoU, precision, recall and boundary F of masks, differentiably.
 
-    It estimates the truth first: a small U-Net over photo, mask and photo x mask, with the frozen segmenter's embedding and
-    the category at its bottom, paints where the object should be. The mask's metrics against that painting, and what the
-    bottom says beside them, give the five predictions. The painting is taught, too, which is many lessons for each mask.
+    It estimates the truth first: a small U-Net over photo, mask and photo x mask, with the frozen segmenter's embedding, the
+    category and, if it was built for that, what language says of the category at its bottom, paints where the object should
+    be. The mask's metrics against that painting, and what the bottom says beside them, give the five predictions. The
+    painting is taught, too, which is many lessons for each mask.
 
     :param config: what it is built for
     """
@@ -87,7 +97,8 @@ class RewardNetwork(nn.Module):
         self.bottom = self._layer(width // 2, width, stride=2)
         self.embedded = nn.Sequential(nn.Conv2d(config.channels, width, 1), nn.GroupNorm(4, width), nn.ReLU())
         self.category = nn.Embedding(len(config.categories), 2 * width)
-        self.mixed = nn.Conv2d(2 * width, width, 1)
+        self.spoken = nn.Sequential(nn.Conv2d(SPOKEN, width, 3, 1, 1), nn.ReLU()) if config.language else None
+        self.mixed = nn.Conv2d((3 if config.language else 2) * width, width, 1)
         self.blocks = nn.Sequential(*(_block(width) for _ in range(_BLOCKS)))
         self.to_middle, self.to_top = nn.Conv2d(width, width // 2, 1), nn.Conv2d(width // 2, width // 4, 1)
         self.up_middle = self._layer(width // 2, width // 2)
@@ -102,7 +113,13 @@ class RewardNetwork(nn.Module):
         return nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1), nn.GroupNorm(4, width), nn.ReLU())
 
     def forward(
-        self, photos: th.Tensor, masks: th.Tensor, embeddings: th.Tensor, inside: th.Tensor, categories: th.Tensor
+        self,
+        photos: th.Tensor,
+        masks: th.Tensor,
+        embeddings: th.Tensor,
+        inside: th.Tensor,
+        categories: th.Tensor,
+        spoken: th.Tensor | None = None,
     ) -> tuple[th.Tensor, th.Tensor]:
         """Predict the metrics of B masks.
 
@@ -111,6 +128,7 @@ class RewardNetwork(nn.Module):
         :param embeddings: (B, C, h, w)
         :param inside: (B, 1, s, s) 1 in the image, 0 in its padding
         :param categories: (B,) indices into the config's categories
+        :param spoken: (B, 4, s / 4, s / 4) what language says of the categories, where it was built for that
         :return: predictions (B, 5) in [0, 1], and logits (B, 1, s, s) of where the object is thought to be
         """
         masks = masks * inside
@@ -119,7 +137,10 @@ class RewardNetwork(nn.Module):
         bottom = self.bottom(middle)
         embedded = F.interpolate(self.embedded(embeddings), bottom.shape[-2:], mode="bilinear", align_corners=False)
         scale, shift = self.category(categories)[..., None, None].chunk(2, dim=1)
-        bottom = self.blocks(self.mixed(th.cat([bottom, embedded], dim=1)) * (1 + scale) + shift)
+        known = [bottom, embedded]
+        if self.spoken is not None:
+            known.append(self.spoken(spoken))
+        bottom = self.blocks(self.mixed(th.cat(known, dim=1)) * (1 + scale) + shift)
         up = self.up_middle(F.interpolate(self.to_middle(bottom), scale_factor=2.0, mode="nearest") + middle)
         up = self.up_top(F.interpolate(self.to_top(up), scale_factor=2.0, mode="nearest") + top)
         truth: th.Tensor = self.truth(up)

@@ -1,6 +1,6 @@
 """A fitted reward network with what it needs beside it: loading, saving, and scores of photos and masks of any size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch as th
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.rewards.network.frame import photo_in_frame, to_frame
+from alignsam_sb3.rewards.network.frame import photo_in_frame, spoken_in_frame, to_frame
 from alignsam_sb3.rewards.network.model import METRICS, RewardNetwork, RewardNetworkConfig, score_of
 from alignsam_sb3.segmenters.base import frame_size
 from alignsam_sb3.weights import load_strictly, read_embedded, save_embedded
@@ -29,6 +29,7 @@ class Question:
     :param mask: (m, m) probabilities in the frame, at any resolution
     :param size: (height, width) of the image in pixels
     :param category: name of what the mask should show
+    :param spoken: what language says of it, from :meth:`RewardScorer.spoken`, for a network that sees that
     """
 
     photo: NDArray[np.uint8]
@@ -36,6 +37,7 @@ class Question:
     mask: th.Tensor
     size: tuple[int, int]
     category: str
+    spoken: NDArray[np.float32] | None = None
 
 
 class RewardScorer:
@@ -53,9 +55,12 @@ class RewardScorer:
     def config(self) -> RewardNetworkConfig:
         return self.network.config
 
-    def check(self, categories: Sequence[str], fingerprint: str) -> None:
-        """Refuse concepts that the network was not fitted on, and embeddings of another segmenter.
+    def check(self, categories: Sequence[str], fingerprint: str, language: str | None = None) -> None:
+        """Refuse concepts that the network was not fitted on, and embeddings or maps of other models.
 
+        :param categories: names that will be asked for
+        :param fingerprint: of the segmenter
+        :param language: fingerprint of the language prior with its texts, where there is one
         :raises ValueError: what came, what was expected, and what to run
         """
         fit = "fit one: python -m alignsam_sb3.rewards.network fit --dataset SPEC --segmenter SPEC --out DIR"
@@ -68,10 +73,24 @@ class RewardScorer:
                 f"{self.name} was fitted on embeddings of {self.config.segmenter!r} ({self.config.fingerprint}), "
                 f"and these are of {fingerprint}: take that segmenter, or {fit}"
             )
+        if self.config.language not in (None, language):
+            asked = ", ".join(map(repr, self.config.texts))
+            raise ValueError(
+                f"{self.name} sees what CLIP {self.config.clip!r} says of {asked} ({self.config.language}), and here is "
+                f"{language or 'no language prior'}: take that CLIP, categories and prompts in SamSeg-v0, or {fit}"
+            )
 
     def photo(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A photo (H, W, 3) as the network sees it, (3, s, s)."""
         return photo_in_frame(image, self.config.side)
+
+    def spoken(
+        self, found: Mapping[str, NDArray[np.float32]], category: str, size: tuple[int, int]
+    ) -> NDArray[np.float32] | None:
+        """What a language prior says of a category, as the network sees it; None where it does not."""
+        if self.config.language is None:
+            return None
+        return spoken_in_frame(found, self.config.categories.index(category), size, self.config.side)
 
     @th.no_grad()
     def predict(self, questions: Sequence[Question]) -> th.Tensor:
@@ -88,9 +107,18 @@ class RewardScorer:
             th.from_numpy(np.stack([q.embedding for q in questions])).to(self.device),
             inside.to(self.device),
             categories.to(self.device),
+            self._spoken(questions),
         )
         out: th.Tensor = predicted.cpu()
         return out
+
+    def _spoken(self, questions: Sequence[Question]) -> th.Tensor | None:
+        if self.config.language is None:
+            return None
+        said = [q.spoken for q in questions if q.spoken is not None]
+        if len(said) < len(questions):
+            raise ValueError(f"{self.name} wants to know what language says: give Question(spoken=scorer.spoken(...))")
+        return th.from_numpy(np.stack(said)).to(self.device)
 
     def scores(self, questions: Sequence[Question]) -> list[float]:
         """One number for each mask, on the scale of Dice (see :func:`~alignsam_sb3.rewards.network.model.score_of`)."""
