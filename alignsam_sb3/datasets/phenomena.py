@@ -43,7 +43,7 @@ def draw_shadow(rng: np.random.Generator, size: int = 128) -> Scene:
     :param size: side of the square image in pixels
     """
     _, image = texture(rng, size, float(rng.random()), 0.15)
-    image = image / max(float(image.mean()) / 0.6, 1e-3)  # a bright ground: what is dark cannot get much darker
+    image = image * rng.uniform(0.35, 0.8) / max(float(image.mean()), 1e-3)
     taken: list[NDArray[np.float64]] = []
     for _ in range(int(rng.integers(2, 5))):
         _, cover = _placed(rng, size, taken, (0.07, 0.16))
@@ -54,7 +54,7 @@ def draw_shadow(rng: np.random.Generator, size: int = 128) -> Scene:
         _, cover = _placed(rng, size, taken, (0.16, 0.28))
         soft = cv2.GaussianBlur(cover, (0, 0), size * rng.uniform(0.004, 0.012))
         wanted = np.maximum(wanted, np.asarray(soft, np.float32))
-    light = 1 - wanted[..., None] * (1 - rng.uniform(0.3, 0.5) * np.array([0.93, 1.0, 1.1]))
+    light = 1 - wanted[..., None] * (1 - rng.uniform(0.35, 0.55) * np.array([0.93, 1.0, 1.1]))
     return _scene(rng, (image * light).astype(np.float32), wanted, "shadow")
 
 
