@@ -29,7 +29,7 @@ from alignsam_sb3.clickers import Click, centre_click, oracle_click
 from alignsam_sb3.envs.episode import decode_jobs
 from alignsam_sb3.envs.sam_seg import Move, Observation, SamSegEnv
 from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
-from alignsam_sb3.policies import load_policy, read_recipe
+from alignsam_sb3.policies import load_policy, read_recipe, share_srm
 from alignsam_sb3.semantics import similarity_map_to_points, top_point
 
 Action = Move | None
@@ -71,7 +71,7 @@ def centre_player(envs: list[SamSegEnv], observations: list[Observation], turn: 
 
 def oracle_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
     """The centre of the largest error region, any pixel."""
-    return [oracle_click(env.target, None if turn == 0 else env.judged_mask) for env in envs]
+    return [oracle_click(env.target, env.judged_mask if env.clicks else None) for env in envs]
 
 
 def clip_top_player(envs: list[SamSegEnv], observations: list[Observation], turn: int) -> list[Action]:
@@ -326,6 +326,12 @@ def main(argv: list[str] | None = None) -> None:
             "Name another split, or none, with --dataset"
         )
     model = load_policy(args.policy, DummyVecEnv([make_env]), args.trust)
+
+    def prepared() -> SamSegEnv:
+        env = make_env()
+        share_srm(model, DummyVecEnv([lambda: env]))
+        return env
+
     players: dict[str, Player] = {
         "random": random_player(args.seed),
         **({"CLIP top": clip_top_player, "CLIP points": clip_points_player} if first.shared.language else {}),
@@ -334,7 +340,7 @@ def main(argv: list[str] | None = None) -> None:
         "agent": agent_player(model),
     }
     th.manual_seed(args.seed)
-    rows, episodes, env = evaluate(players, make_env, args.episodes, args.seed)
+    rows, episodes, env = evaluate(players, prepared, args.episodes, args.seed)
     distinct = len(set(episodes))
     described = {
         "distinct_episodes": distinct,

@@ -90,7 +90,10 @@ class SamExperimentManager(ExperimentManager):
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
         merged = {**(hyperparams.get("env_kwargs") or {}), **resumed, **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
-        self.eval_env_kwargs = {**merged, "split": "eval", **(self._eval_env_kwargs_args or {})}
+        held_out = {**merged, "split": "eval"}
+        if merged.get("labels") == "oracle-train-only":  # the truth labels no click of an evaluation
+            held_out["labels"] = "srm" if merged.get("srm") else "positive"
+        self.eval_env_kwargs = {**held_out, **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
 
     def create_log_folder(self) -> None:

@@ -61,6 +61,16 @@ class ClickGrid:
         rows, columns = (self._centres(extent, size) for extent in size)
         return values[np.ix_(rows, columns)].ravel()
 
+    def in_frame(self, values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        """What a map over the frame (h, h) holds where each cell would be clicked: (n_cells,)."""
+        side = len(values)
+        rows, columns = (
+            np.minimum((np.array(self._centres(extent, size)) + 0.5) * side / max(size), side - 1).astype(int)
+            for extent in size
+        )
+        held: NDArray[np.float32] = values[np.ix_(rows, columns)].ravel()
+        return held
+
     def click(self, action: int, size: tuple[int, int]) -> Click:
         """The click that an action stands for: the centre of the cell's part within the image, ((x, y), label)."""
         row, column = divmod(action % self.n_cells, self.patches)

@@ -6,22 +6,27 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
+import cv2
 import gymnasium as gym
 import numpy as np
 from alignsam_sb3.envs.episode import Answer, Belief, Episode, Job, Language, decode_jobs
 from alignsam_sb3.envs.grid import ClickGrid
+from alignsam_sb3.envs.labels import Labels, initial_pair
+from alignsam_sb3.envs.oracle import oracle_action, oracle_preference
 from alignsam_sb3.envs.shared import Shared, share, share_by_name
 from alignsam_sb3.envs.spaces import CompactBox
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.clickers import Click, error_depths, oracle_click
+from alignsam_sb3.clickers import Click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, draw_episode
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
+from alignsam_sb3.recalibration import Recalibration
 from alignsam_sb3.rewards import Turn, make_reward
 from alignsam_sb3.rewards.network import RewardScorer, load_scorer
+from alignsam_sb3.rewards.network.frame import to_frame
 from alignsam_sb3.segmenters import PromptableSegmenter
 from alignsam_sb3.semantics import PADDING, ClipSurgery, load_clip, maps_in_frame
 
@@ -31,7 +36,6 @@ Observation = dict[str, Any]
 Move = int | Click | list[Click]
 """An action of the action space, or clicks at pixels."""
 SUCCESS_IOU = 0.8
-PREFERENCE_SHARPNESS = 2  # 4 and 12 imitate worse: a click beside the best one is nearly as good
 LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
 
 
@@ -42,7 +46,8 @@ class SamSegEnv(gym.Env[Observation, int]):
     ``sam_pred_mask_prob`` (4h, 4w) the current belief (0.5 before the first click), ``target_category``, ``num_steps``, and
     ``action_mask`` (n_actions,), the same as :meth:`action_masks`. With a language prior also ``similarity_maps``
     (n_categories, h, w) in [0, 1], where CLIP Surgery sees each category's text, and ``cosine_maps`` (n_categories, h, w) in
-    [-1, 1], how much each place suits it, both -1 in the padding. The truth is used for rewards only.
+    [-1, 1], how much each place suits it, both -1 in the padding; with ``srm`` also ``foreground_map`` (h, w). The truth is
+    used for rewards only.
 
     An action that the mask forbids changes nothing, uses the step up, and is reported as ``info["invalid_action"]``.
 
@@ -58,6 +63,13 @@ class SamSegEnv(gym.Env[Observation, int]):
         reward ``"network"`` the default is ``tiny``
     :param max_steps: clicks in an episode
     :param patches: cells along each axis of the grid
+    :param labels: who says whether a click is positive: ``"agent"``; ``"srm"``, the recalibration module's map at that place;
+        ``"positive"``, always; ``"oracle-train-only"``, the truth, which evaluation refuses. But for ``"agent"`` an action is
+        a position only: of each cell's two actions the mask allows one
+    :param srm: hand out ``foreground_map`` (h, w) in [0, 1], where the recalibration module of the policy (see
+        :meth:`use_srm`) sees the target; 0.5 everywhere before there is one. ``labels="srm"`` implies it
+    :param initial_pair: begin with one positive and one negative click (AlignSAM, section 4.1): random ones of the truth in
+        training, the map's most and least certain places in evaluation
     :param remove: offer an action that takes the last click back
     :param done: offer an action that ends the episode
     :param on_error: ``"skip"`` leaves out images that cannot be read, ``"raise"`` names them
@@ -79,6 +91,9 @@ class SamSegEnv(gym.Env[Observation, int]):
         reward_network: str | RewardScorer | None = None,
         max_steps: int = 5,
         patches: int = 8,
+        labels: str = "agent",
+        srm: bool = False,
+        initial_pair: bool = False,
         remove: bool = False,
         done: bool = False,
         on_error: str = "raise",
@@ -96,6 +111,14 @@ class SamSegEnv(gym.Env[Observation, int]):
         self.render_mode, self.max_steps = render_mode, max_steps
         self.grid = ClickGrid(patches, remove, done)
         self._reward = make_reward(reward)
+        self.labels = Labels(labels, split)
+        self.wants_srm, self.initial_pair = srm or labels == "srm", initial_pair
+        if initial_pair and split == "eval" and not self.wants_srm:
+            raise ValueError("initial_pair takes the extremes of the recalibration module's map in evaluation: give srm=True")
+        self._begins_from_truth = split != "eval"
+        self.srm: Recalibration | None = None
+        self.defer_foreground = False
+        """Leave the map to a batched caller, which gives it with :meth:`note_foreground`."""
         if prompts and clip is None:
             raise ValueError("prompts are asked of a language prior, and there is none: give clip, for example clip='tiny'")
         self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
@@ -114,6 +137,9 @@ class SamSegEnv(gym.Env[Observation, int]):
             "reward_network": reward_network if isinstance(reward_network, str) else None,
             "max_steps": max_steps,
             "patches": patches,
+            "labels": labels,
+            "srm": srm,
+            "initial_pair": initial_pair,
             "remove": remove,
             "done": done,
             "on_error": on_error,
@@ -154,6 +180,8 @@ class SamSegEnv(gym.Env[Observation, int]):
             "num_steps": CompactBox(0.0, float(self.max_steps), (1,), np.float32),
             "action_mask": spaces.MultiBinary(self.grid.n_actions),
         }
+        if self.wants_srm:
+            described["foreground_map"] = CompactBox(0.0, 1.0, (height, width), np.float32)
         if self.shared.language is not None:
             for name in ("similarity_maps", "cosine_maps"):
                 described[name] = CompactBox(PADDING, 1.0, (n_categories, height, width), np.float32)
@@ -196,7 +224,29 @@ class SamSegEnv(gym.Env[Observation, int]):
         self._supplied = None
         side = int(self.observation_space["image"].shape[1])  # type: ignore[index]
         self._image = np.ascontiguousarray(in_frame(sample.image, side).transpose(2, 0, 1))
+        self._foreground = np.full(self.segmenter.embedding_shape[1:], 0.5, np.float32)
+        if self.initial_pair:
+            self._begin()
         return self._observe(), self._info()
+
+    def _begin(self) -> None:
+        """Make the first pair of clicks, which count as no step."""
+        truth = self._current().truth if self._begins_from_truth else None
+        if truth is None:
+            self._observe(alone=True)  # draws the map
+        pair = initial_pair(truth, self._foreground, self.grid, self.image_size, self.np_random)
+        if pair:
+            self._receive(pair, self._ask(pair))
+
+    def use_srm(self, srm: Recalibration) -> None:
+        """Draw foreground maps with this module from now on; policies hold one, and share it with their environments."""
+        if self.wants_srm:
+            self.srm = srm
+
+    def note_foreground(self, foreground: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Take the map (h, w) that a batched caller drew of the last observation; the action mask (n_actions,) with it."""
+        self._foreground = foreground
+        return self._mask()
 
     def _ask_prior(self, index: int, sample: Sample) -> Language | None:
         """What the prior says of an image, also brought to the frame."""
@@ -228,7 +278,8 @@ class SamSegEnv(gym.Env[Observation, int]):
         episode = self._current()
         size = episode.sample.size
         used = {self.grid.action(click, 1, size) for click, _ in episode.clicks}
-        return self.grid.mask(size, used, bool(episode.clicks))
+        mask = self.grid.mask(size, used, bool(episode.clicks))
+        return self.labels.restrict(mask, self._foreground, self.grid, size)
 
     def action_from_click(self, point: tuple[float, float], label: int) -> int:
         """The action nearest to a person's click at (x, y), in pixels of the current image."""
@@ -246,7 +297,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         kind = self.grid.kind(action)
         if not self._mask()[action]:
             return "invalid", []
-        return kind, [self.grid.click(action, size)] if kind == "click" else []
+        return kind, [self.labels.of(self.grid.click(action, size), self.target)] if kind == "click" else []
 
     def plan(self, action: Move) -> Job | None:
         """What the segmenter must be asked for this action; None where it need not be asked.
@@ -346,29 +397,21 @@ class SamSegEnv(gym.Env[Observation, int]):
 
     def oracle_action(self) -> int:
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""
-        episode = self._current()
-        (x, y), label = oracle_click(episode.truth, self.judged_mask if episode.clicks else None)
-        allowed = np.flatnonzero(self._mask()[: 2 * self.grid.n_cells])
-        mine = allowed[(allowed < self.grid.n_cells) == bool(label)]
-        candidates = mine if len(mine) else allowed
-        places = np.array([self.grid.click(int(action), episode.sample.size)[0] for action in candidates])
-        return int(candidates[np.square(places - [x, y]).sum(1).argmin()])
+        return oracle_action(self._current(), self.grid, self._mask(), self.judged_mask)
 
     def oracle_preference(self) -> NDArray[np.float32]:
-        """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too.
+        """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too."""
+        return oracle_preference(self._current(), self.grid, self._mask(), self.judged_mask)
 
-        A cell is liked the more the deeper its centre lies in what the mask misses (a positive click) or wrongly takes (a
-        negative one). Where no cell's centre does, all goes to :meth:`oracle_action`.
+    def truth_on_grid(self) -> NDArray[np.float32]:
+        """(2, h, w) of the embedding's cells: the share that the target covers, and that the annotation speaks of.
+
+        For teaching a recalibration module on training images.
         """
-        episode = self._current()
-        liked = np.zeros(self.grid.n_actions, np.float32)
-        depths = error_depths(episode.truth, self.judged_mask if episode.clicks else None)
-        liked[: 2 * self.grid.n_cells] = np.concatenate([self.grid.at_centres(depth) for depth in depths])
-        liked *= self._mask()
-        if liked.max() < 1:
-            liked[self.oracle_action()] = 1
-        sharp = (liked / liked.max()) ** PREFERENCE_SHARPNESS
-        return np.asarray(sharp / sharp.sum(), np.float32)
+        episode, side = self._current(), self.segmenter.embedding_shape[1]
+        known = np.ones(episode.sample.size, bool) if self.valid is None else self.valid
+        parts = np.stack([to_frame(part, side) for part in (episode.truth, known)])
+        return parts.astype(np.float32) / np.float32(255)
 
     @property
     def similarity_map(self) -> NDArray[np.float32]:
@@ -405,7 +448,8 @@ class SamSegEnv(gym.Env[Observation, int]):
         """Whether the data set has ground truth."""
         return bool(getattr(self.shared.dataset, "labelled", True))
 
-    def _observe(self) -> Observation:
+    def _observe(self, alone: bool = False) -> Observation:
+        """What the agent sees; ``alone`` draws the foreground map even where a batched caller is to do it."""
         episode = self._current()
         shape = self.observation_space["sam_pred_mask_prob"].shape  # type: ignore[index]
         logits = episode.belief.logits
@@ -416,10 +460,15 @@ class SamSegEnv(gym.Env[Observation, int]):
             "sam_image_embeddings": episode.embedding,
             "sam_pred_mask_prob": prob,
             "num_steps": np.array([episode.num_steps], np.float32),
-            "action_mask": self._mask(),
         }
         if episode.language is not None:
             observation |= episode.language.framed
+        if self.wants_srm:
+            if self.srm is not None and (alone or not self.defer_foreground):
+                batch = {key: np.asarray(observation[key])[None] for key in self.srm.needs}
+                self._foreground = self.srm.foreground(batch)[0]
+            observation["foreground_map"] = self._foreground
+        observation["action_mask"] = self._mask()
         return {k: v.copy() for k, v in observation.items()} if self.copy_constants else observation
 
     def _info(self) -> dict[str, Any]:
@@ -456,10 +505,17 @@ class SamSegEnv(gym.Env[Observation, int]):
         size = episode.sample.size
         belief = np.full(size, 0.5) if logits is None else self.segmenter.postprocess(logits, size).sigmoid().numpy()
         maps = [caption(heat(episode.sample.image, belief), "belief")]
+        if self.srm is not None:
+            maps.append(caption(heat(episode.sample.image, self._foreground_in_image()), "recalibrated"))
         if episode.language is not None:
             said = f"{self.shared.texts[episode.category_id]}: {episode.language.scores[episode.category_id]:.2f}"
             maps.append(caption(heat(episode.sample.image, self.similarity_map), said))
         return np.concatenate(maps, axis=1)
+
+    def _foreground_in_image(self) -> NDArray[np.float32]:
+        height, width = self.image_size
+        side = max(height, width)
+        return np.asarray(cv2.resize(self._foreground, (side, side))[:height, :width], np.float32)
 
 
 def _open(

@@ -32,7 +32,7 @@ class SamSegVecEnv(DummyVecEnv):
             if not isinstance(env.unwrapped, SamSegEnv):
                 raise TypeError(f"SamSegVecEnv batches SamSegEnv, got {type(env.unwrapped).__name__}: use DummyVecEnv")
             self._cores.append(env.unwrapped)
-            env.unwrapped.copy_constants = False
+            env.unwrapped.copy_constants, env.unwrapped.defer_foreground = False, True
         if len({id(core.segmenter) for core in self._cores}) > 1:
             raise ValueError("the environments hold different segmenters: build them with the same segmenter and device")
         self._constants = [key for key in self.keys if key in EPISODE_CONSTANTS]
@@ -61,9 +61,20 @@ class SamSegVecEnv(DummyVecEnv):
                 self.buf_obs[key][env_idx] = obs[key]  # type: ignore[call-overload]
 
     def _obs_from_buf(self) -> VecEnvObs:
+        self._draw_foreground()
         self._handed_out = True
         copied = {key: value if key in self._constants else deepcopy(value) for key, value in self.buf_obs.items()}
         return dict_to_obs(self.observation_space, copied)
+
+    def _draw_foreground(self) -> None:
+        """Let the recalibration module look at all environments at once, where they want its map."""
+        srm = self._cores[0].srm
+        if srm is None:
+            return
+        maps = srm.foreground({key: self.buf_obs[key] for key in srm.needs})
+        for i, (core, drawn) in enumerate(zip(self._cores, maps, strict=True)):
+            self.buf_obs["foreground_map"][i] = drawn
+            self.buf_obs["action_mask"][i] = core.note_foreground(drawn)
 
 
 class MaskRefineVecEnv(DummyVecEnv):

@@ -3,11 +3,13 @@
 from alignsam_sb3.callbacks.films import EpisodeFilmCallback, encode_film, film_episode
 from alignsam_sb3.callbacks.metrics import SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.callbacks.mlflow import MlflowCallback
+from alignsam_sb3.callbacks.recalibration import RecalibrationCallback
 from alignsam_sb3.callbacks.warm_start import WarmStartCallback
 
 __all__ = [
     "EpisodeFilmCallback",
     "MlflowCallback",
+    "RecalibrationCallback",
     "SegmentationCallback",
     "SegmentationEvalCallback",
     "WarmStartCallback",

@@ -82,6 +82,11 @@ class EpisodeFilmCallback(BaseCallback):
         self.folder, self.env, self.freq, self.seed = Path(folder), env, max(freq, 1), seed
         self._next = 0
 
+    def _init_callback(self) -> None:
+        srm = getattr(self.model.policy, "srm", None)
+        if srm is not None:
+            self.env.use_srm(srm)
+
     def _on_step(self) -> bool:
         if self.num_timesteps >= self._next:
             self._next = self.num_timesteps + self.freq

@@ -6,6 +6,8 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import Logger
 
+from alignsam_sb3.policies import share_srm
+
 LOGGED = ("dice", "iou", "best_dice")
 
 
@@ -47,7 +49,14 @@ class SegmentationCallback(BaseCallback):
 
 
 class SegmentationEvalCallback(EvalCallback):
-    """EvalCallback that logs ``eval/dice``, ``eval/iou``, ``eval/best_dice`` and ``eval/dice_<category>`` too."""
+    """EvalCallback that logs ``eval/dice``, ``eval/iou``, ``eval/best_dice`` and ``eval/dice_<category>`` too.
+
+    Its environment draws foreground maps with the policy's recalibration module.
+    """
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        share_srm(self.model, self.eval_env)
 
     def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
         super()._log_success_callback(locals_, globals_)

@@ -1,6 +1,6 @@
 """Features extractors, policies and the algorithms that carry them."""
 
-from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, load_policy, read_recipe
+from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, load_policy, read_recipe, share_srm
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.explicit import ExplicitExtractor
 from alignsam_sb3.policies.implicit import ImplicitExtractor
@@ -19,4 +19,5 @@ __all__ = [
     "SamPPO",
     "load_policy",
     "read_recipe",
+    "share_srm",
 ]

@@ -17,6 +17,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from alignsam_sb3.files import removed_on_error
@@ -36,6 +37,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             maskable = isinstance(self, MaskablePPO)
             self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
         super()._setup_model()
+        if self.env is not None:
+            share_srm(self, self.env)
         self.recipe = {
             "algorithm": type(self).__name__,
             "policy": self._policy_name(),
@@ -44,6 +47,11 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "env": self._from_env("settings", lambda settings: settings, {}),
             "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
         }
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
+        if self.env is not None and hasattr(self, "policy"):
+            share_srm(self, self.env)
 
     def _policy_name(self) -> str:
         """The name by which the algorithm knows its policy."""
@@ -76,6 +84,13 @@ class _SamAlgorithm(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn"]
+
+
+def share_srm(model: BaseAlgorithm, venv: VecEnv) -> None:
+    """Let environments draw their foreground maps with the model's own recalibration module, if it has one."""
+    srm = getattr(model.policy, "srm", None)
+    if srm is not None and venv.has_attr("use_srm"):
+        venv.env_method("use_srm", srm)
 
 
 def _is_plain(value: object) -> bool:

@@ -6,17 +6,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
-from torch.nn import functional as F
 
-
-def on_grid(x: th.Tensor, side: int) -> th.Tensor:
-    """Bring a map (B, C, h, w) of the frame to side x side: averaged down, or interpolated where that is finer."""
-    height, width = x.shape[-2:]
-    if height == width and height % side == 0:  # the same as the adaptive kind, and several times as fast
-        return x if height == side else F.avg_pool2d(x, height // side)
-    if min(height, width) >= side:
-        return F.adaptive_avg_pool2d(x, (side, side))
-    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+from alignsam_sb3.maps import on_grid
 
 
 class CellHead(nn.Module):
@@ -76,6 +67,29 @@ class CellHead(nn.Module):
         return logits.flatten(1)
 
 
+class Advice(nn.Module):
+    """What a map of the target alone would do, as logits: the policy starts from it and learns what to do better.
+
+    A positive click where the map (language's, or recalibrated) sees the target and SAM does not yet, a negative one
+    where SAM does and the map does not.
+    Before the first click SAM believes nothing (0.5 everywhere) and only the first of the two speaks.
+    """
+
+    def __init__(self, trust: float = 8.0) -> None:
+        super().__init__()
+        self.trust = nn.Parameter(th.tensor([trust, trust / 2]))
+
+    def forward(self, wanted: th.Tensor, belief: th.Tensor) -> th.Tensor:
+        """Logits (B, 2 x cells) in the order of the actions.
+
+        :param wanted: (B, 1, patches, patches) the target's map
+        :param belief: (B, 1, patches, patches)
+        """
+        taken = (2 * belief - 1).clamp(min=0)
+        positive, negative = wanted * (1 - taken), (1 - wanted) * taken
+        return th.cat([self.trust[0] * positive.flatten(1), self.trust[1] * negative.flatten(1)], dim=1)
+
+
 class CellExtractor(BaseFeaturesExtractor):
     """Base of the extractors: ``global_dim`` numbers about the whole image, then the logits of ``cells``, a :class:`CellHead`.
 
@@ -94,11 +108,14 @@ class CellExtractor(BaseFeaturesExtractor):
         steps = observation_space["num_steps"]
         assert isinstance(steps, spaces.Box)
         self.global_dim, self.max_steps = global_dim, float(steps.high.max())
+        self.recalibrated = "foreground_map" in observation_space.spaces
+        """Whether a recalibration module says where the target is."""
 
     def _free(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """(B, 1, patches, patches) 1 where a cell can still be clicked."""
         mask = observations["action_mask"]
-        return mask.reshape(len(mask), -1)[:, : self.patches**2].float().reshape(-1, 1, self.patches, self.patches)
+        cells = mask.reshape(len(mask), -1)[:, : 2 * self.patches**2].float()
+        return cells.reshape(-1, 2, self.patches, self.patches).amax(1, keepdim=True)
 
     def _steps(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """(B, 1) share of the episode's steps that are gone."""

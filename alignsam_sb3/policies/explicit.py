@@ -6,61 +6,12 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from alignsam_sb3.maps import N_GUIDES, guide_maps, on_grid
 from alignsam_sb3.names import nearest
-from alignsam_sb3.policies.cells import CellExtractor, CellHead, on_grid
+from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead
 
 _TOKEN_GRID = 8
-_TARGET_TEMPERATURE = 0.33
 ATTEND = ("joint", "stream", "none")
-N_GUIDES = 5  # target, rivals, image (not padding), and how strong the target and the strongest rival are
-
-
-def scale_target(similarity_maps: th.Tensor, target: th.Tensor, temperature: float = _TARGET_TEMPERATURE) -> th.Tensor:
-    """Weight the target's map up and the others down, each image by itself.
-
-    The weights are the softmax of the one-hot target over the temperature, relative to the target's own weight.
-
-    :param similarity_maps: (B, N, h, w)
-    :param target: (B, N) one-hot
-    """
-    weights = (target / temperature).softmax(dim=1)
-    return similarity_maps * (weights / weights.amax(1, keepdim=True))[..., None, None]
-
-
-def standard_cosines(cosine_maps: th.Tensor, inside: th.Tensor) -> th.Tensor:
-    """Cosines as thirds of a standard deviation from their mean, over all texts and places of one image; 0 in the padding.
-
-    CLIPs differ in where their cosines lie; how those of one image compare with each other is what counts.
-
-    :param cosine_maps: (B, N, h, w)
-    :param inside: (B, 1, h, w) 1 in the image, 0 in its padding
-    """
-    count = inside.sum((1, 2, 3), keepdim=True) * cosine_maps.shape[1]
-    mean = (cosine_maps * inside).sum((1, 2, 3), keepdim=True) / count
-    centred = (cosine_maps - mean) * inside
-    return centred / (3 * (centred.square().sum((1, 2, 3), keepdim=True) / count).sqrt() + 1e-4)
-
-
-def guide_maps(similarity_maps: th.Tensor, cosine_maps: th.Tensor, target: th.Tensor) -> th.Tensor:
-    """What language says of the task in five maps (B, 5, h, w), whatever the number of categories and their order.
-
-    The target's map, the strongest of the others (scaled down; 0 without others), 1 in the image and 0 in its padding; and the
-    standardised cosine of the target and the highest of the others (0 without others). Each map alone has a maximum of 1,
-    whatever is there; the cosines tell which of the texts suits a place.
-
-    :param similarity_maps: (B, N, h, w) in [0, 1], negative in the padding
-    :param cosine_maps: (B, N, h, w)
-    :param target: (B, N) one-hot
-    """
-    inside = (similarity_maps[:, :1] >= 0).float()
-    scaled = scale_target(similarity_maps.clamp(min=0), target)
-    chosen = target[..., None, None] > 0.5
-    wanted = scaled.masked_fill(~chosen, 0).amax(1, keepdim=True)
-    rivals = scaled.masked_fill(chosen, 0).amax(1, keepdim=True)
-    strength = standard_cosines(cosine_maps, inside)
-    strong = strength.masked_fill(~chosen, -th.inf).amax(1, keepdim=True)
-    others = strength.masked_fill(chosen, -th.inf).amax(1, keepdim=True)
-    return th.cat([wanted, rivals, inside, strong, th.where(others.isinf(), 0.0, others)], dim=1)
 
 
 def cool_belief(belief: th.Tensor, steps: th.Tensor, warmth: th.Tensor) -> th.Tensor:
@@ -117,28 +68,6 @@ class Fusion(nn.Module):
         return out
 
 
-class Advice(nn.Module):
-    """What language alone would do, as logits: the policy starts from it and learns what to do better.
-
-    A positive click where language sees the target and SAM does not yet, a negative one where SAM does and language does not.
-    Before the first click SAM believes nothing (0.5 everywhere) and only the first of the two speaks.
-    """
-
-    def __init__(self, trust: float = 8.0) -> None:
-        super().__init__()
-        self.trust = nn.Parameter(th.tensor([trust, trust / 2]))
-
-    def forward(self, wanted: th.Tensor, belief: th.Tensor) -> th.Tensor:
-        """Logits (B, 2 x cells) in the order of the actions.
-
-        :param wanted: (B, 1, patches, patches) the target's map
-        :param belief: (B, 1, patches, patches)
-        """
-        taken = (2 * belief - 1).clamp(min=0)
-        positive, negative = wanted * (1 - taken), (1 - wanted) * taken
-        return th.cat([self.trust[0] * positive.flatten(1), self.trust[1] * negative.flatten(1)], dim=1)
-
-
 class ExplicitExtractor(CellExtractor):
     """SAM's stream and language's stream, each three convolutions, fused by a residual attention block; a logit for each cell.
 
@@ -177,7 +106,7 @@ class ExplicitExtractor(CellExtractor):
         self.fusion = Fusion(2 * self.grid**2, width, heads, attend)
         self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
         self.narrow = nn.ModuleList(nn.Conv2d(c, width // 2, 1) for c in (channels, 2 * width))
-        self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES)
+        self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES + int(self.recalibrated))
         self.advice = Advice()
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
@@ -195,6 +124,10 @@ class ExplicitExtractor(CellExtractor):
         features = self.linear(th.cat([fused.mean((2, 3)), fused.amax((2, 3)), steps], dim=1))
         narrowed = [narrow(x) for narrow, x in zip(self.narrow, (weighted, fused), strict=True)]
         described = th.cat([on_grid(x, self.patches) for x in narrowed], dim=1)
+        wanted = guides[:, :1]
+        if self.recalibrated:
+            wanted = observations["foreground_map"][:, None]
+            guides = th.cat([guides, wanted], dim=1)
         logits = self.cells(described, belief, self._free(observations), steps, features, guides)
-        logits = logits + self.advice(on_grid(guides[:, :1], self.patches), on_grid(seen, self.patches))
+        logits = logits + self.advice(on_grid(wanted, self.patches), on_grid(seen, self.patches))
         return th.cat([features, logits], dim=1)

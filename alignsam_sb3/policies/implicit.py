@@ -4,7 +4,8 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from alignsam_sb3.policies.cells import CellExtractor, CellHead, on_grid
+from alignsam_sb3.maps import on_grid
+from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead
 
 _SMALLEST_MAP = 4
 
@@ -12,7 +13,8 @@ _SMALLEST_MAP = 4
 class ImplicitExtractor(CellExtractor):
     """``x = E * M + E`` for embedding E and mask belief M, four convolutions, one linear layer; and a logit for each cell.
 
-    Any embedding (C, h, w), any belief resolution and any click grid. A convolution is padded only where the map would
+    Any embedding (C, h, w), any belief resolution and any click grid. With ``foreground_map`` among the observations the
+    policy starts from what that map would do. A convolution is padded only where the map would
     otherwise shrink below 4 x 4 cells, which never happens for a full-size SAM (64 x 64).
 
     :param observation_space: needs ``sam_image_embeddings``, ``sam_pred_mask_prob``, ``num_steps`` and ``action_mask``
@@ -33,7 +35,8 @@ class ImplicitExtractor(CellExtractor):
         with th.no_grad():
             flat = self.convolutions(th.zeros(1, *embedding.shape)).shape[1]
         self.linear = nn.Sequential(nn.Linear(flat + 1, global_dim), nn.ReLU())
-        self.cells = CellHead(embedding.shape[0], self.patches, global_dim)
+        self.cells = CellHead(embedding.shape[0], self.patches, global_dim, int(self.recalibrated))
+        self.advice = Advice() if self.recalibrated else None
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
@@ -41,5 +44,8 @@ class ImplicitExtractor(CellExtractor):
         belief = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
         weighted = embedding * belief + embedding
         features = self.linear(th.cat([self.convolutions(weighted), steps], dim=1))
-        logits = self.cells(weighted, belief, self._free(observations), steps, features)
+        found = observations["foreground_map"][:, None] if self.recalibrated else None
+        logits = self.cells(weighted, belief, self._free(observations), steps, features, found)
+        if found is not None and self.advice is not None:
+            logits = logits + self.advice(on_grid(found, self.patches), on_grid(belief, self.patches))
         return th.cat([features, logits], dim=1)

@@ -10,8 +10,10 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.datasets import ToyScenes
+from alignsam_sb3.maps import guide_maps, scale_target, standard_cosines
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
-from alignsam_sb3.policies.explicit import Advice, cool_belief, guide_maps, scale_target, standard_cosines
+from alignsam_sb3.policies.cells import Advice
+from alignsam_sb3.policies.explicit import cool_belief
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.semantics import load_clip
 

@@ -1,0 +1,98 @@
+"""Teaching the recalibration module: before PPO, and beside it after every step."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from tqdm import tqdm
+
+from alignsam_sb3.recalibration import Recalibration, dice_and_cross_entropy
+
+_REMEMBERED = 64  # vector steps
+
+
+class RecalibrationCallback(BaseCallback):
+    """Dice + BCE on the training images (AlignSAM, section 3.3), for policies that hold a recalibration module.
+
+    First the training environments are played, half of the steps at random and half by the oracle, so that the module sees
+    beliefs of every quality. Then it learns on from what the policy does. Only training images are used. The steps before are
+    not counted as steps of the training, and a resumed training does not repeat them. Put it before ``WarmStartCallback``.
+
+    :param steps: environment steps before the first rollout, over all environments
+    :param updates: of the module after each vector step, on one of the last 64 vector steps
+    :param beside: go on during PPO, after every vector step
+    :param learning_rate: of AdamW
+    :param weight_decay: of AdamW
+    """
+
+    def __init__(
+        self,
+        steps: int = 10_000,
+        updates: int = 4,
+        beside: bool = True,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.steps, self.updates, self.beside = steps, updates, beside
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self._seen: deque[tuple[dict[str, th.Tensor], th.Tensor]] = deque(maxlen=_REMEMBERED)
+        self._srm: Recalibration | None = None
+
+    def _on_training_start(self) -> None:
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        venv, srm = self.training_env, getattr(self.model.policy, "srm", None)
+        if srm is None:
+            raise ValueError(
+                "RecalibrationCallback teaches the policy's recalibration module, and this policy has none: make the "
+                "environment with srm=True (or labels='srm') and take a policy of this package, or leave the callback out"
+            )
+        if not venv.get_attr("labelled")[0]:
+            print("The recalibration module stays as it is: it learns from ground truth, which there is none of")
+            return
+        self._srm = srm
+        self._rng = np.random.default_rng(self.model.seed)
+        self._optimizer = th.optim.AdamW(srm.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        if not self.model.num_timesteps:
+            self._before()
+
+    def _before(self) -> None:
+        venv: Any = self.training_env
+        observations = venv.reset()
+        bar = tqdm(range(self.steps // venv.num_envs), desc="recalibration", mininterval=5)
+        for _ in bar:
+            loss = self._learn(observations)
+            bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
+            drawn = [self._rng.choice(np.flatnonzero(mask)) for mask in observations["action_mask"]]
+            best = venv.env_method("oracle_action")
+            observations, *_ = venv.step(np.where(self._rng.random(venv.num_envs) < 0.5, drawn, best))
+        self.model._last_obs = venv.reset()
+        self.model._last_episode_starts = np.ones(venv.num_envs, dtype=bool)
+
+    def _on_step(self) -> bool:
+        if self._srm is not None and self.beside:
+            self.logger.record_mean("recalibration/loss", self._learn(self.locals["new_obs"]))
+        return True
+
+    def _learn(self, observations: dict[str, Any]) -> float:
+        """Remember a vector step and take some updates; the last loss."""
+        srm = self._srm
+        assert srm is not None
+        inputs = srm.tensors(observations)
+        truth = th.as_tensor(np.stack(self.training_env.env_method("truth_on_grid")), device=self.model.device)
+        self._seen.append((inputs, truth))
+        srm.train()
+        loss = th.zeros(())
+        for k in range(self.updates):
+            place = len(self._seen) - 1 if k == 0 else int(self._rng.integers(len(self._seen)))
+            remembered, known = self._seen[place]
+            loss = dice_and_cross_entropy(srm(remembered), known[:, :1], known[:, 1:])
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            th.nn.utils.clip_grad_norm_(srm.parameters(), 1.0)
+            self._optimizer.step()
+        srm.eval()
+        return float(loss.detach())

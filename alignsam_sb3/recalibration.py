@@ -1,0 +1,112 @@
+"""The semantic recalibration module (AlignSAM, section 3.3): where the target is, from embedding and belief.
+
+A small network over frozen embeddings, taught by the masks of the training images. Its map decides the labels of clicks
+(``SamSeg-v0`` with ``labels="srm"``) and is what the agent sees as ``foreground_map``.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from alignsam_sb3.maps import N_GUIDES, guide_maps, on_grid
+from alignsam_sb3.names import nearest
+
+BRANCHES = ("implicit", "explicit")
+SEEN = ("sam_image_embeddings", "sam_pred_mask_prob")
+SPOKEN = ("target_category", "similarity_maps", "cosine_maps")
+
+
+class Recalibration(nn.Module):
+    """Logits of the foreground for each cell of the embedding.
+
+    The implicit branch: two convolution blocks over ``s_t = E * M + E`` (embedding and belief). The explicit branch: three
+    convolutions over ``s_t`` and ``s_c`` (the embedding weighted by the language prior's map, and the five maps of
+    :func:`~alignsam_sb3.maps.guide_maps`), self-attention, two convolutions. Both see the means of their features over the
+    image, which tell what is common in it. Normalised within one sample.
+
+    :param observation_space: needs ``sam_image_embeddings`` and ``sam_pred_mask_prob``; for the explicit branch
+        ``target_category``, ``similarity_maps`` and ``cosine_maps``, too
+    :param branch: ``"implicit"`` or ``"explicit"``
+    :raises ValueError: there is no such branch, or language is missing
+    """
+
+    def __init__(self, observation_space: spaces.Dict, branch: str, width: int = 96) -> None:
+        super().__init__()
+        if branch not in BRANCHES:
+            raise ValueError(nearest("branch of the recalibration module", branch, BRANCHES))
+        if branch == "explicit" and "similarity_maps" not in observation_space.spaces:
+            raise ValueError("the explicit branch needs a language prior: make the environment with one, as in clip='tiny'")
+        embedding = observation_space["sam_image_embeddings"]
+        assert embedding.shape is not None
+        self.branch = branch
+        self.needs = SEEN + (SPOKEN if branch == "explicit" else ())
+        channels = embedding.shape[0]
+        inputs = channels + 1 if branch == "implicit" else 2 * channels + 1 + N_GUIDES
+        depth = 2 if branch == "implicit" else 3
+        self.first = nn.Sequential(*(_convolution(inputs if k == 0 else width, width) for k in range(depth)))
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True) if branch == "explicit" else None
+        self.before = nn.LayerNorm(width)
+        self.common = nn.Linear(2 * width, width)
+        self.last = nn.Sequential(_convolution(width, width), nn.Dropout2d(0.1), nn.Conv2d(width, 1, 3, 1, 1))
+
+    def forward(self, observations: Mapping[str, th.Tensor]) -> th.Tensor:
+        """Logits (B, 1, h, w) at the embedding's cells.
+
+        :param observations: with batch dimension B, ``target_category`` one-hot (B, N)
+        """
+        embedding = observations["sam_image_embeddings"]
+        belief = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
+        seen = [embedding * belief + embedding, belief]
+        if self.branch == "explicit":
+            target = observations["target_category"].reshape(len(embedding), -1)
+            guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
+            seen += [embedding * guides[:, :1], guides]
+        x = self.first(th.cat(seen, dim=1))
+        if self.attention is not None:
+            tokens = self.before(on_grid(x, min(x.shape[-1], 16)).flatten(2).transpose(1, 2))
+            attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+            grid = min(x.shape[-1], 16)
+            x = x + on_grid(attended.transpose(1, 2).unflatten(2, (grid, grid)), x.shape[-1])
+        common = self.common(th.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1))
+        logits: th.Tensor = self.last(x + common[..., None, None])
+        return logits
+
+    def tensors(self, observations: Mapping[str, NDArray[np.generic]]) -> dict[str, th.Tensor]:
+        """A copy of what the module needs of a batch of observations, as environments hold them: categories are numbers."""
+        device = self.common.weight.device
+        tensors = {key: th.tensor(np.asarray(observations[key]), device=device) for key in self.needs}
+        if "target_category" in tensors:
+            count = observations["similarity_maps"].shape[1]
+            tensors["target_category"] = F.one_hot(tensors["target_category"].long().reshape(-1), count).float()
+        return tensors
+
+    @th.no_grad()
+    def foreground(self, observations: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """The map (B, h, w) in [0, 1] of a batch of observations."""
+        learning = self.training
+        self.eval()
+        out: NDArray[np.float32] = self(self.tensors(observations))[:, 0].sigmoid().cpu().numpy()
+        self.train(learning)
+        return out
+
+
+def _convolution(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1), nn.GroupNorm(8, width), nn.ReLU())
+
+
+def dice_and_cross_entropy(logits: th.Tensor, truth: th.Tensor, known: th.Tensor) -> th.Tensor:
+    """The module's loss: Dice + BCE, over the cells of which the annotation says something.
+
+    :param logits: (B, 1, h, w)
+    :param truth: (B, 1, h, w) share of each cell that the target covers
+    :param known: (B, 1, h, w) share of each cell in the image of which the annotation says something
+    """
+    cross = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known).sum() / known.sum().clamp(min=1)
+    prob = logits.sigmoid() * known
+    dice = 1 - (2 * (prob * truth).sum((1, 2, 3)) + 1) / (prob.sum((1, 2, 3)) + (truth * known).sum((1, 2, 3)) + 1)
+    return cross + dice.mean()
