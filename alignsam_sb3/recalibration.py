@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from alignsam_sb3.maps import N_GUIDES, guide_maps, on_grid
 from alignsam_sb3.names import nearest
 
+_TOKEN_GRID = 8  # attention is among so many cells along each axis, at most
 BRANCHES = ("implicit", "explicit")
 SEEN = ("sam_image_embeddings", "sam_pred_mask_prob")
 SPOKEN = ("target_category", "similarity_maps", "cosine_maps")
@@ -26,8 +27,9 @@ class Recalibration(nn.Module):
 
     The implicit branch: two convolution blocks over ``s_t = E * M + E`` (embedding and belief). The explicit branch: three
     convolutions over ``s_t`` and ``s_c`` (the embedding weighted by the language prior's map, and the five maps of
-    :func:`~alignsam_sb3.maps.guide_maps`), self-attention, two convolutions. Both see the means of their features over the
-    image, which tell what is common in it. Normalised within one sample.
+    :func:`~alignsam_sb3.maps.guide_maps`), self-attention, two convolutions. Both first narrow the
+    embedding, and see means and maxima of their features over the image, which tell what is common in it. Normalised within
+    one sample.
 
     :param observation_space: needs ``sam_image_embeddings`` and ``sam_pred_mask_prob``; for the explicit branch
         ``target_category``, ``similarity_maps`` and ``cosine_maps``, too
@@ -35,7 +37,7 @@ class Recalibration(nn.Module):
     :raises ValueError: there is no such branch, or language is missing
     """
 
-    def __init__(self, observation_space: spaces.Dict, branch: str, width: int = 96) -> None:
+    def __init__(self, observation_space: spaces.Dict, branch: str, width: int = 48) -> None:
         super().__init__()
         if branch not in BRANCHES:
             raise ValueError(nearest("branch of the recalibration module", branch, BRANCHES))
@@ -48,9 +50,10 @@ class Recalibration(nn.Module):
         channels = embedding.shape[0]
         inputs = channels + 1 if branch == "implicit" else 2 * channels + 1 + N_GUIDES
         depth = 2 if branch == "implicit" else 3
-        self.first = nn.Sequential(*(_convolution(inputs if k == 0 else width, width) for k in range(depth)))
+        self.narrow = nn.Conv2d(inputs, width, 1)
+        self.first = nn.Sequential(*(_convolution(width, width) for _ in range(depth)))
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True) if branch == "explicit" else None
-        self.before = nn.LayerNorm(width)
+        self.before = nn.LayerNorm(width) if branch == "explicit" else None
         self.common = nn.Linear(2 * width, width)
         self.last = nn.Sequential(_convolution(width, width), nn.Dropout2d(0.1), nn.Conv2d(width, 1, 3, 1, 1))
 
@@ -66,11 +69,11 @@ class Recalibration(nn.Module):
             target = observations["target_category"].reshape(len(embedding), -1)
             guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
             seen += [embedding * guides[:, :1], guides]
-        x = self.first(th.cat(seen, dim=1))
-        if self.attention is not None:
-            tokens = self.before(on_grid(x, min(x.shape[-1], 16)).flatten(2).transpose(1, 2))
+        x = self.first(self.narrow(th.cat(seen, dim=1)))
+        if self.attention is not None and self.before is not None:
+            grid = min(x.shape[-1], _TOKEN_GRID)
+            tokens = self.before(on_grid(x, grid).flatten(2).transpose(1, 2))
             attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
-            grid = min(x.shape[-1], 16)
             x = x + on_grid(attended.transpose(1, 2).unflatten(2, (grid, grid)), x.shape[-1])
         common = self.common(th.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1))
         logits: th.Tensor = self.last(x + common[..., None, None])

@@ -25,7 +25,7 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, in_frame, triptych
 from alignsam_sb3.recalibration import Recalibration
 from alignsam_sb3.rewards import Turn, make_reward
-from alignsam_sb3.rewards.network import RewardScorer, load_scorer
+from alignsam_sb3.rewards.network import RewardScorer, embedded_for, load_scorer
 from alignsam_sb3.rewards.network.frame import to_frame
 from alignsam_sb3.segmenters import PromptableSegmenter
 from alignsam_sb3.semantics import PADDING, ClipSurgery, load_clip, maps_in_frame
@@ -59,8 +59,8 @@ class SamSegEnv(gym.Env[Observation, int]):
     :param prompts: what to ask the prior for a category, where its name does not say it: ``{"disc": "something round"}``
     :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``, which look at the truth, or ``"network"``, which does not
     :param reward_network: scores every mask (``info["reward_net_score"]``), as a reward or beside one: a folder that
-        ``python -m alignsam_sb3.rewards.network fit`` wrote, ``tiny`` (embedded, for toy scenes) or a RewardScorer; with the
-        reward ``"network"`` the default is ``tiny``
+        ``python -m alignsam_sb3.rewards.network fit`` wrote, ``tiny`` or ``tiny_named`` (embedded, for toy scenes) or a
+        RewardScorer; with the reward ``"network"`` the default is the embedded one that knows the categories
     :param max_steps: clicks in an episode
     :param patches: cells along each axis of the grid
     :param labels: who says whether a click is positive: ``"agent"``; ``"srm"``, the recalibration module's map at that place;
@@ -125,7 +125,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         self.looks_at_truth = reward != "network"
         """Whether the reward does; a warm start must not, where it does not."""
         if reward == "network" and reward_network is None:
-            reward_network = "tiny"
+            reward_network = embedded_for(self.shared.dataset.categories)
         self.scorer = self._make_scorer(reward, reward_network, device)
         self.settings = {
             "dataset": dataset if isinstance(dataset, str) else dataset.fingerprint,

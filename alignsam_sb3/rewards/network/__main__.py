@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     fitter.add_argument("--split", default="train")
     fitter.set_defaults(run=fit)
     measurer = commands.add_parser("measure", help="measure a network on images that it was not fitted on")
-    measurer.add_argument("--network", default="tiny", help="a folder that fit wrote, or tiny")
+    measurer.add_argument("--network", default="tiny", help="a folder that fit wrote, tiny or tiny_named")
     measurer.add_argument("--out", type=Path, help="by default the network's folder")
     measurer.add_argument("--split", default="eval")
     measurer.set_defaults(run=measure_command)

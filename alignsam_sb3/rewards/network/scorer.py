@@ -17,7 +17,9 @@ from alignsam_sb3.segmenters.base import frame_size
 from alignsam_sb3.weights import load_strictly, read_embedded, save_embedded
 
 WEIGHTS = "reward_network.safetensors"
-ASSET = Path(__file__).parents[2] / "assets" / "tiny_reward.safetensors"
+ASSETS = Path(__file__).parents[2] / "assets"
+EMBEDDED = {"tiny": ASSETS / "tiny_reward.safetensors", "tiny_named": ASSETS / "tiny_reward_named.safetensors"}
+"""Networks that come with the package: for the salient object, and for the named shapes of ``toy:semantic``."""
 
 
 @dataclass(frozen=True)
@@ -151,19 +153,24 @@ def load_scorer(where: str | Path, device: str | th.device = "auto") -> RewardSc
 
     One copy per process, whatever the number of environments.
 
-    :param where: ``"tiny"`` for the embedded one (toy scenes), a folder that ``fit`` wrote, or its safetensors file
+    :param where: ``"tiny"`` or ``"tiny_named"`` for the embedded ones (toy scenes), a folder that ``fit`` wrote, or its safetensors file
     :raises FileNotFoundError: there is none
     :raises ValueError: it is no reward network, or its weights are damaged
     """
     if str(device) == "auto":
         device = "cuda" if th.cuda.is_available() else "cpu"
-    path = ASSET if str(where) == "tiny" else Path(where).expanduser()
+    path = EMBEDDED.get(str(where), Path(where).expanduser())
     path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
             f"no reward network at {path}: fit one with `python -m alignsam_sb3.rewards.network fit --dataset SPEC --out DIR`"
         )
     return _load(path, path.stat().st_mtime_ns, str(where), str(device))
+
+
+def embedded_for(categories: Sequence[str]) -> str:
+    """Name of the embedded network that knows all of some categories; ``"tiny"`` where none does, whose check says so."""
+    return next((name for name in EMBEDDED if set(categories) <= set(load_scorer(name).config.categories)), "tiny")
 
 
 @lru_cache(maxsize=4)
@@ -181,4 +188,4 @@ def _load(path: Path, changed: int, where: str, device: str) -> RewardScorer:
     return RewardScorer(network, f"reward network {where}", device)
 
 
-__all__ = ["METRICS", "Question", "RewardScorer", "load_scorer", "on_cells"]
+__all__ = ["METRICS", "Question", "RewardScorer", "embedded_for", "load_scorer", "on_cells"]
