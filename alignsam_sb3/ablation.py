@@ -44,7 +44,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What is trained. ``full``: positions by RL, labels by the module of the task's own branch, reward Dice gain."""
 COST_SEED = 0
 """What a warm start saves is measured with this seed alone."""
-LOWER_IS_BETTER = ("ber", "mae")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Clock(BaseCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dice: list[tuple[int, float]] = []
+        self.dice: list[list[float]] = []
 
     def _on_training_start(self) -> None:
         self.began = time.time()
@@ -124,7 +123,7 @@ class Clock(BaseCallback):
     def _on_step(self) -> bool:
         done = [info["dice"] for over, info in zip(self.locals["dones"], self.locals["infos"], strict=True) if over]
         if done:
-            self.dice.append((self.num_timesteps, float(np.mean(done))))
+            self.dice.append([self.num_timesteps, float(np.mean(done))])
         return True
 
 
@@ -229,7 +228,7 @@ def run(task: str, seed: int, budget: Budget, out: Path) -> dict[str, Any]:
         model, spent = train(task, "full", budget, seed, th.load(weights, weights_only=True), warm=False)
         kwargs = env_kwargs(task, "full", budget, "eval")
         players = {"without warm start": agent_player(model)}
-        found["rows"] |= judge(players, model.policy.srm, kwargs, budget.episodes, seed)
+        found["rows"] |= judge(players, module_of(model), kwargs, budget.episodes, seed)
         found["training"]["without warm start"] = spent
         write_json(path, found)
     return found

@@ -199,6 +199,14 @@ def table(rows: Mapping[str, Row]) -> str:
     return "\n".join(lines)
 
 
+def number_of_clicks(row: Row) -> dict[str, float]:
+    """NoC@80, 85, 90 and 95 with the episodes' number of clicks (20 in the field) as the cap, and the failures."""
+    count = metrics.NoC(cap=row.scores["iou"].shape[1])
+    for ious in row.scores["iou"]:
+        count.update(ious.tolist())
+    return {name: float(value) for name, value in count.compute().items()} | {"cap": count.cap}
+
+
 def write_report(
     out: Path,
     rows: Mapping[str, Row],
@@ -212,7 +220,8 @@ def write_report(
         name: {m: row.mean(m) for m in row.scores} | {f"{m}_ci95": row.interval(m) for m in row.scores}
         for name, row in rows.items()
     }
-    (out / "results.json").write_text(json.dumps({"rows": numbers, **described}, indent=2))
+    clicks_needed = {name: number_of_clicks(row) for name, row in rows.items()}
+    (out / "results.json").write_text(json.dumps({"rows": numbers, "NoC": clicks_needed, **described}, indent=2))
     (out / "table.md").write_text(table(rows) + "\n")
     with (out / "clicks.jsonl").open("w") as lines:
         for i, (_, category) in enumerate(episodes):

@@ -52,11 +52,7 @@ class Labels:
 
 
 def initial_pair(
-    truth: NDArray[np.bool_] | None,
-    foreground: NDArray[np.float32],
-    grid: ClickGrid,
-    size: tuple[int, int],
-    rng: np.random.Generator,
+    truth: NDArray[np.bool_] | None, foreground: NDArray[np.float32], size: tuple[int, int], rng: np.random.Generator
 ) -> list[Click]:
     """A positive and a negative click (AlignSAM, section 4.1).
 
@@ -65,9 +61,11 @@ def initial_pair(
     :return: both, or none where the truth covers all or nothing
     """
     if truth is None:
-        values = np.where(grid.cells_on(size), grid.in_frame(foreground, size), np.nan)
-        places = (int(np.nanargmax(values)), grid.n_cells + int(np.nanargmin(values)))
-        return [grid.click(place, size) for place in places]
+        cell = max(size) / len(foreground)
+        centres = ((np.arange(len(foreground)) + 0.5) * cell).astype(int)
+        shown = np.where((centres < size[0])[:, None] & (centres < size[1])[None, :], foreground, np.nan)
+        extremes = [divmod(int(find(shown)), len(foreground)) for find in (np.nanargmax, np.nanargmin)]
+        return [((int(centres[c]), int(centres[r])), label) for (r, c), label in zip(extremes, (1, 0), strict=True)]
     sides = [np.flatnonzero(part) for part in (truth, ~truth)]
     if not all(map(len, sides)):
         return []

@@ -234,7 +234,7 @@ class SamSegEnv(gym.Env[Observation, int]):
         truth = self._current().truth if self._begins_from_truth else None
         if truth is None:
             self._observe(alone=True)  # draws the map
-        pair = initial_pair(truth, self._foreground, self.grid, self.image_size, self.np_random)
+        pair = initial_pair(truth, self._foreground, self.image_size, self.np_random)
         if pair:
             self._receive(pair, self._ask(pair))
 

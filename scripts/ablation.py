@@ -14,6 +14,7 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from ablation_tables import report
 from tqdm import tqdm
 
 from alignsam_sb3.ablation import SIZES, TASKS, run
@@ -52,6 +53,8 @@ def main() -> None:
             for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks"):
                 if future.result():
                     print(future.result())
+    print(report(args.out))
+    print(f"Written to {args.out}: report.md, curves.png, and each seed's numbers")
 
 
 if __name__ == "__main__":

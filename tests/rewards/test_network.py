@@ -17,9 +17,10 @@ from alignsam_sb3.rewards.network.__main__ import main
 from alignsam_sb3.rewards.network.corpus import Corpus, build_corpus, true_metrics
 from alignsam_sb3.rewards.network.damage import damaged, softened
 from alignsam_sb3.rewards.network.fit import Examples, balanced
-from alignsam_sb3.rewards.network.frame import to_frame
-from alignsam_sb3.rewards.network.measure import calibration_error, measure, regret
+from alignsam_sb3.rewards.network.frame import spoken_in_frame, to_frame
+from alignsam_sb3.rewards.network.measure import calibration_error, measure, predict_corpus, regret
 from alignsam_sb3.rewards.network.model import soft_metrics
+from alignsam_sb3.semantics import LanguagePrior, load_clip
 
 FIT = ["fit", "--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 24}', "--images", "24", "--batch", "8"]
 
@@ -355,7 +356,7 @@ def test_a_reward_that_looks_at_no_truth_is_not_warmed_by_it(capsys):
 
 
 def test_other_annotations_are_another_corpus(tmp_path, tiny):
-    from alignsam_sb3.rewards.network.corpus import corpus_key
+    from alignsam_sb3.rewards.network.corpus import corpus_key, found_key
 
     scene = load_dataset("toy:saliency", "train", n_images=1)[0]
     for folder, content in (("images", scene.image), ("masks", (scene.target(0) * 255).astype(np.uint8))):
@@ -365,5 +366,77 @@ def test_other_annotations_are_another_corpus(tmp_path, tiny):
     keys = set()
     for inverted in (False, True):
         dataset = load_dataset(f"mask_folder:{tmp_path}", "train", inverted=inverted, folds=2)
-        keys.add(corpus_key(dataset, tiny, 4, 0, 64))
+        keys.add(corpus_key(found_key(dataset, tiny), 4, 0, 64))
     assert len(keys) == 2
+
+
+NAMED = {"min_area": 0.02, "n_images": 60}
+
+
+@pytest.fixture(scope="module")
+def named(tiny):
+    """The embedded network of the named shapes, with unseen scenes and what the tiny CLIP says of them."""
+    dataset = load_dataset("toy:semantic", "eval", **NAMED)
+    bank = build_bank(dataset, SegmenterSource(tiny))
+    language = build_bank(dataset, LanguagePrior(load_clip("tiny", "cpu"), dataset.categories))
+    corpus = build_corpus(dataset, tiny, bank, 80, 0, 64)
+    return load_scorer("tiny_named", "cpu"), Examples(corpus, bank, list(range(8)), language=language)
+
+
+def test_a_network_that_hears_language_knows_which_of_the_named_shapes_is_meant(named):
+    scorer, examples = named
+    found = measure(scorer, examples)
+    assert found["masks"]["spearman"] >= 0.9
+    assert found["masks"]["mae"] <= 0.07
+    assert found["regret"] <= 0.06
+    said = predict_corpus(scorer, examples)
+    examples._categories = np.roll(examples._categories, 3)  # asked for another shape than the maps speak of
+    assert not np.allclose(said, predict_corpus(scorer, examples), atol=0.01)
+
+
+def test_it_is_refused_where_language_says_other_things(named):
+    scorer, _ = named
+    shapes, fingerprint = scorer.config.categories, scorer.config.fingerprint
+    with pytest.raises(ValueError, match=r"sees what CLIP 'tiny' says of 'disc'.*no language prior"):
+        scorer.check(shapes, fingerprint)
+    with pytest.raises(ValueError, match="and here is other"):
+        scorer.check(shapes, fingerprint, "other")
+    question = scorer.question(np.zeros((20, 20, 3), np.uint8), np.zeros((96, 16, 16), np.float32), np.ones((20, 20)), "disc")
+    with pytest.raises(ValueError, match="wants to know what language says"):
+        scorer.scores([question])
+
+
+def test_the_named_task_takes_the_embedded_network_that_knows_its_names():
+    options = {"dataset": "toy:semantic", "dataset_kwargs": NAMED, "device": "cpu", "patches": 8}
+    env = gym.make("SamSeg-v0", reward="network", **options).unwrapped
+    assert env.settings["reward_network"] == "tiny_named"
+    apart = []
+    for seed in range(12):
+        env.reset(seed=seed)
+        *_, info = env.step(env.oracle_action())
+        apart.append(abs(info["reward_net_score"] - info["dice"]))
+    assert np.mean(apart) < 0.12
+    with pytest.raises(ValueError, match="no language prior"):
+        gym.make("SamSeg-v0", reward="network", clip=None, **options)
+
+
+def test_spoken_maps_lie_in_the_frame():
+    found = {name: np.linspace(0, 1, 3 * 25, dtype=np.float32).reshape(3, 5, 5) for name in ("similarity_maps", "cosine_maps")}
+    spoken = spoken_in_frame(found, 1, (40, 80), 32)
+    assert spoken.shape == (4, 8, 8)
+    assert (spoken[:, 4:] == -1).all()  # padding below a wide image
+    assert (spoken[1, :4] > spoken[0, :4]).all()  # the strongest of the others is the last one
+    alone = spoken_in_frame({name: maps[:1] for name, maps in found.items()}, 0, (40, 80), 32)
+    assert (alone[[1, 3]] == -1).all()
+
+
+def test_a_fit_with_language_goes_on_and_is_measured(tmp_path, capsys):
+    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "40"]
+    first, again = tmp_path / "first", tmp_path / "again"
+    main(["fit", *common, "--clip", "tiny", "--batch", "8", "--steps", "3", "--out", str(first)])
+    main(["fit", *common, "--init", str(first), "--batch", "8", "--steps", "3", "--out", str(again)])
+    config = load_scorer(again, "cpu").config
+    assert config.clip == "tiny"
+    assert tuple(config.texts) == tuple(config.categories)
+    main(["measure", "--network", str(again), *common])
+    assert "IoU head" in capsys.readouterr().out

@@ -153,7 +153,8 @@ def load_scorer(where: str | Path, device: str | th.device = "auto") -> RewardSc
 
     One copy per process, whatever the number of environments.
 
-    :param where: ``"tiny"`` or ``"tiny_named"`` for the embedded ones (toy scenes), a folder that ``fit`` wrote, or its safetensors file
+    :param where: ``"tiny"`` or ``"tiny_named"`` for the embedded ones (toy scenes), a folder that ``fit`` wrote, or its
+        safetensors file
     :raises FileNotFoundError: there is none
     :raises ValueError: it is no reward network, or its weights are damaged
     """

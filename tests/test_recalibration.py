@@ -1,0 +1,140 @@
+"""The recalibration module: its shapes, its branches, that it learns, and that policies carry it."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
+from alignsam_sb3.policies import SamMaskablePPO, load_policy
+from alignsam_sb3.recalibration import Recalibration, dice_and_cross_entropy
+
+KWARGS = {
+    "dataset": "toy:saliency",
+    "dataset_kwargs": {"n_images": 8},
+    "clip": None,
+    "patches": 6,
+    "device": "cpu",
+    "srm": True,
+}
+
+
+def space(channels=8, side=12, categories=3):
+    maps = spaces.Box(-1, 1, (categories, side, side))
+    return spaces.Dict(
+        {
+            "sam_image_embeddings": spaces.Box(-1, 1, (channels, side, side)),
+            "sam_pred_mask_prob": spaces.Box(0, 1, (4 * side, 4 * side)),
+            "target_category": spaces.Discrete(categories),
+            "similarity_maps": maps,
+            "cosine_maps": maps,
+        }
+    )
+
+
+def batch(described, n=4):
+    described.seed(0)
+    drawn = [described.sample() for _ in range(n)]
+    return {key: np.stack([np.asarray(one[key]) for one in drawn]) for key in drawn[0]}
+
+
+@pytest.mark.parametrize("branch", ["implicit", "explicit"])
+@pytest.mark.parametrize("side", [5, 12, 64])
+def test_any_embedding_gives_a_map_of_its_cells(branch, side):
+    described = space(side=side)
+    srm = Recalibration(described, branch)
+    drawn = srm.foreground(batch(described))
+    assert drawn.shape == (4, side, side)
+    assert (drawn > 0).all()
+    assert (drawn < 1).all()
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    described = space()
+    srm, many = Recalibration(described, "explicit"), batch(described)
+    alone = np.concatenate([srm.foreground({k: v[i : i + 1] for k, v in many.items()}) for i in range(4)])
+    assert np.allclose(srm.foreground(many), alone, atol=1e-6)
+
+
+def test_the_implicit_branch_hears_nothing_and_the_explicit_one_must():
+    described, many = space(), batch(space())
+    for branch, deaf in (("implicit", True), ("explicit", False)):
+        srm = Recalibration(described, branch)
+        other = {**many, "cosine_maps": many["cosine_maps"][::-1].copy()}
+        assert np.allclose(srm.foreground(many), srm.foreground(other)) == deaf
+    mute = spaces.Dict({key: described[key] for key in ("sam_image_embeddings", "sam_pred_mask_prob")})
+    with pytest.raises(ValueError, match=r"needs a language prior.*clip='tiny'"):
+        Recalibration(mute, "explicit")
+    with pytest.raises(ValueError, match="did you mean 'explicit'"):
+        Recalibration(described, "explicid")
+
+
+def test_the_loss_leaves_out_what_nobody_knows():
+    truth, known = th.zeros(1, 1, 4, 4), th.ones(1, 1, 4, 4)
+    truth[..., :2] = 1
+    right = th.where(truth > 0, 20.0, -20.0)
+    assert float(dice_and_cross_entropy(right, truth, known)) < 1e-3
+    wrong = right.clone()
+    wrong[..., 0, 0] *= -1
+    assert float(dice_and_cross_entropy(wrong, truth, known)) > 0.5
+    known[..., 0, 0] = 0
+    assert float(dice_and_cross_entropy(wrong, truth, known)) < 1e-3
+
+
+@pytest.fixture(scope="module")
+def trained():
+    venv = make_vec_env("SamSeg-v0", 4, 0, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=8, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    untaught = {key: value.clone() for key, value in model.policy.srm.state_dict().items()}
+    model.learn(32, callback=[RecalibrationCallback(steps=240, updates=4), WarmStartCallback(steps=8)])
+    return model, untaught
+
+
+def test_the_callback_teaches_it_and_ppo_does_not(trained):
+    model, untaught = trained
+    after = model.policy.srm.state_dict()
+    assert any(not th.equal(after[key], untaught[key]) for key in after)
+    observations = model.env.reset()
+    truth = np.stack(model.env.env_method("truth_on_grid"))[:, 0] > 0.5
+    found = observations["foreground_map"] > 0.5
+    assert (found & truth).sum() / (found | truth).sum() > 0.4  # 8 scenes, learnt by heart
+    with th.no_grad():
+        model.policy.srm.narrow.weight.zero_()
+    model.policy.optimizer.step()
+    assert not model.policy.srm.narrow.weight.any()
+    model.policy.srm.load_state_dict(after)
+
+
+def test_it_is_saved_and_loaded_with_the_policy(trained, tmp_path):
+    model, _ = trained
+    model.save(tmp_path / "p")
+    loaded = load_policy(tmp_path / "p.zip", DummyVecEnv([lambda: gym.make("SamSeg-v0", **KWARGS)]))
+    for key, value in model.policy.srm.state_dict().items():
+        assert th.equal(loaded.policy.srm.state_dict()[key], value)
+    assert loaded.env.get_attr("srm")[0] is loaded.policy.srm
+
+
+def test_all_environments_at_once_draw_what_each_alone_draws(trained):
+    model, _ = trained
+    batched = make_vec_env("SamSeg-v0", 3, 7, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)
+    single = make_vec_env("SamSeg-v0", 3, 7, env_kwargs=KWARGS, vec_env_cls=DummyVecEnv)
+    for venv in (batched, single):
+        venv.env_method("use_srm", model.policy.srm)
+        venv.seed(7)
+    observations = [venv.reset() for venv in (batched, single)]
+    for _ in range(7):
+        for key in ("foreground_map", "action_mask"):
+            assert np.allclose(observations[0][key], observations[1][key], atol=1e-5)
+        actions = [int(np.flatnonzero(mask)[5]) for mask in observations[0]["action_mask"]]
+        observations = [venv.step(np.array(actions))[0] for venv in (batched, single)]
+
+
+def test_a_policy_without_a_module_is_told_what_to_do():
+    venv = make_vec_env("SamSeg-v0", 1, 0, env_kwargs={**KWARGS, "srm": False}, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=2, batch_size=2, device="cpu")
+    with pytest.raises(ValueError, match="make the environment with srm=True"):
+        model.learn(2, callback=RecalibrationCallback())
