@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -190,7 +189,6 @@ def limited(dataset: str, options: Mapping[str, Any], split: str, count: int) ->
     return out
 
 
-def make(name: str, env_kwargs: Mapping[str, Any], seed: int = 0) -> Any:  # noqa: ANN401
+def make(name: str, env_kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """An environment without wrappers."""
-    th.manual_seed(seed)
     return gym.make(name, **env_kwargs).unwrapped

@@ -20,7 +20,7 @@ WIDTH = 192
 
 
 def strip(env: SamSegEnv, model: BaseAlgorithm, episode: tuple[int, int], name: str) -> Picture:
-    """Truth, what the recalibration module sees (if there is one), and the mask after each click."""
+    """The truth, and the mask after each click."""
     image, category = episode
     observation, info = env.reset(options={"image_index": image, "category_id": category})
     photo = env.shared.dataset[image].image
