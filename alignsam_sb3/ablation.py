@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from safetensors.torch import load_file, save_file
 from scipy.stats import trim_mean
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -22,7 +23,7 @@ from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation import Player, Row, agent_player, evaluate, oracle_player, random_player
-from alignsam_sb3.files import write_json
+from alignsam_sb3.files import removed_on_error, write_json
 from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.recalibration import Recalibration
 
@@ -36,14 +37,18 @@ TASKS: dict[str, dict[str, Any]] = {
 """Branch, the paper's metrics, and options of the environment. The embedded CLIP was never taught "shadow"."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
+    "imitation alone": {"ppo": False},
     "agent labels": {"labels": "agent"},
     "paper's reward": {"reward": "paper"},
     "without SRM": {"labels": "positive", "srm": False},
     "branches swapped": {"swapped": True},
+    "without warm start": {"warm": False},
 }
-"""What is trained. ``full``: positions by RL, labels by the module of the task's own branch, reward Dice gain."""
-COST_SEED = 0
-"""What a warm start saves is measured with this seed alone."""
+"""What is trained. ``full``: imitation, then PPO on Dice gain, choose positions; the module of the task's own branch labels them.
+
+``imitation alone`` is the same without PPO, ``without warm start`` without the imitation. Modules are taught once for each
+branch and stay as they are, in all variants.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Budget:
     steps: int = 5
     curve: int = 20
     episodes: int = 50
-    curve_episodes: int = 32
+    curve_episodes: int = 16
     n_envs: int = 32
 
 
@@ -90,7 +95,8 @@ def env_kwargs(task: str, variant: str, budget: Budget, split: str, steps: int |
         options = {"clip": None}
     elif wanted.pop("swapped", False):
         options = {"clip": "tiny"}  # the concept by its own name
-    wanted.pop("swapped", None)
+    for how in ("swapped", "ppo", "warm"):
+        wanted.pop(how, None)
     return {
         "dataset": f"toy:{task}",
         "dataset_kwargs": kwargs,
@@ -127,43 +133,46 @@ class Clock(BaseCallback):
         return True
 
 
-def train(
-    task: str, variant: str, budget: Budget, seed: int, taught: Mapping[str, th.Tensor] | None, warm: bool = True
-) -> tuple[SamMaskablePPO, dict[str, Any]]:
-    """Train one variant.
-
-    :param taught: weights of a recalibration module of that branch, which is then not taught before PPO again
-    :return: the model, and seconds, environment steps and the training episodes' Dice
-    """
+def _model(task: str, variant: str, budget: Budget, seed: int) -> SamMaskablePPO:
     th.set_num_threads(1)
     kwargs = env_kwargs(task, variant, budget, "train")
     venv = make_vec_env("SamSeg-v0", budget.n_envs, seed, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
     policy = f"{branch(task, variant).capitalize()}MaskablePolicy"
-    model = SamMaskablePPO(
-        policy,
-        venv,
-        n_steps=16,
-        batch_size=256,
-        n_epochs=4,
-        gamma=0.9,
-        learning_rate=3e-4,
-        ent_coef=0.005,
-        seed=seed,
-        device="cpu",
-    )
-    callbacks: list[BaseCallback] = []
-    if kwargs["srm"]:
-        if taught is not None:
-            module_of(model).load_state_dict(taught)
-        new = taught is None
-        callbacks.append(RecalibrationCallback(budget.recalibrate if new else 0, budget.updates, beside=new))
-    if warm:
-        callbacks.append(WarmStartCallback(budget.warm))
+    fitted = {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.9, "learning_rate": 3e-4, "ent_coef": 0.005}
+    return SamMaskablePPO(policy, venv, seed=seed, device="cpu", **fitted)  # type: ignore[arg-type]
+
+
+def teach(task: str, variant: str, budget: Budget, seed: int, path: Path) -> dict[str, th.Tensor]:
+    """The weights of the recalibration module of the variant's branch: taught now, or as an earlier run left them.
+
+    :param path: where they are kept
+    """
+    if not path.is_file():
+        model = _model(task, variant, budget, seed)
+        model.learn(0, callback=RecalibrationCallback(budget.recalibrate, budget.updates))
+        part = path.with_suffix(".part")
+        with removed_on_error(part):
+            save_file(module_of(model).state_dict(), part)
+            part.replace(path)
+    return load_file(path)
+
+
+def train(
+    task: str, variant: str, budget: Budget, seed: int, taught: Mapping[str, th.Tensor] | None
+) -> tuple[SamMaskablePPO, dict[str, Any]]:
+    """Train one variant.
+
+    :param taught: weights of the recalibration module, where the variant has one
+    :return: the model, and seconds, seconds of PPO and the training episodes' Dice over its steps
+    """
+    model, how = _model(task, variant, budget, seed), VARIANTS[variant]
+    if taught is not None:
+        module_of(model).load_state_dict(taught)
     began, clock = time.time(), Clock()
-    model.learn(budget.ppo, callback=[*callbacks, clock])
+    warm: list[BaseCallback] = [WarmStartCallback(budget.warm)] if how.get("warm", True) else []
+    model.learn(budget.ppo if how.get("ppo", True) else 0, callback=[*warm, clock])
     end = time.time()
-    found = {"seconds": end - began, "seconds of PPO": end - clock.began, "training dice": clock.dice}
-    return model, found
+    return model, {"seconds": end - began, "seconds of PPO": end - clock.began, "training dice": clock.dice}
 
 
 def module_of(model: SamMaskablePPO) -> Recalibration:
@@ -209,27 +218,15 @@ def run(task: str, seed: int, budget: Budget, out: Path) -> dict[str, Any]:
     if stored and stored["identity"] != identity:
         raise ValueError(f"{path} belongs to another budget ({stored['identity']}): give another --out")
     found: dict[str, Any] = stored or {"identity": identity, "rows": {}, "training": {}}
-    taught: dict[str, Mapping[str, th.Tensor]] = {}
     for variant in VARIANTS:
-        weights = out / f"{task}-{seed}-{branch(task, variant)}.pt"
         if variant in found["rows"]:
             continue
-        if weights.is_file():
-            taught[branch(task, variant)] = th.load(weights, weights_only=True)
-        own = VARIANTS[variant].get("srm", True)
-        model, spent = train(task, variant, budget, seed, taught.get(branch(task, variant)) if own else None)
-        if own and not weights.is_file():
-            th.save(module_of(model).state_dict(), weights)
+        taught = None
+        if VARIANTS[variant].get("srm", True):
+            weights = out / f"{task}-{seed}-{branch(task, variant)}.safetensors"
+            taught = teach(task, variant, budget, seed, weights)
+        model, found["training"][variant] = train(task, variant, budget, seed, taught)
         _judge_variant(task, variant, budget, seed, model, found)
-        found["training"][variant] = spent
-        write_json(path, found)
-    if seed == COST_SEED and "without warm start" not in found["training"]:
-        weights = out / f"{task}-{seed}-{branch(task, 'full')}.pt"
-        model, spent = train(task, "full", budget, seed, th.load(weights, weights_only=True), warm=False)
-        kwargs = env_kwargs(task, "full", budget, "eval")
-        players = {"without warm start": agent_player(model)}
-        found["rows"] |= judge(players, module_of(model), kwargs, budget.episodes, seed)
-        found["training"]["without warm start"] = spent
         write_json(path, found)
     return found
 
@@ -238,11 +235,11 @@ def _judge_variant(task: str, variant: str, budget: Budget, seed: int, model: Sa
     srm, rows = getattr(model.policy, "srm", None), found["rows"]
     players: dict[str, Player] = {variant: agent_player(model)}
     if variant == "full":
-        players |= {"without RL": random_player(seed), "oracle": oracle_player}
+        players |= {"random positions": random_player(seed), "oracle": oracle_player}
     rows |= judge(players, srm, env_kwargs(task, variant, budget, "eval"), budget.episodes, seed)
     if variant == "full":
         longer = env_kwargs(task, variant, budget, "eval", budget.curve)
-        players = {"full": players["full"], "without RL": players["without RL"], "oracle": oracle_player}
+        players = {name: players[name] for name in ("full", "random positions", "oracle")}
         found["curve"] = judge(players, srm, longer, budget.curve_episodes, seed)
 
 

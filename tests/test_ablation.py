@@ -20,6 +20,7 @@ def test_each_variant_differs_from_the_full_one_in_what_its_name_says():
     assert differs["paper's reward"] == {"reward"}
     assert differs["without SRM"] == {"labels", "srm"}
     assert differs["branches swapped"] == {"clip"}
+    assert not differs["imitation alone"] | differs["without warm start"]
     assert branch("blur", "full") == branch("semantic", "branches swapped") == "implicit"
     assert all("split" in env_kwargs(t, v, TINY, "eval") for t in TASKS for v in VARIANTS)
 
@@ -48,7 +49,7 @@ def test_a_seed_of_a_task_is_run_once_and_goes_on_where_it_stopped(tmp_path, mon
         ablation.run("saliency", 1, TINY, tmp_path)
     found = ablation.run("saliency", 1, TINY, tmp_path)
     assert calls == ["full", "without SRM", "without SRM"]
-    assert set(found["rows"]) == {"full", "without RL", "oracle", "without SRM"}
+    assert set(found["rows"]) == {"full", "random positions", "oracle", "without SRM"}
     assert all(np.isfinite(row["dice"]).all() and len(row["dice"]) == TINY.steps for row in found["rows"].values())
     assert len(found["curve"]["full"]["dice"]) == TINY.curve
     assert ablation.run("saliency", 1, TINY, tmp_path) == found

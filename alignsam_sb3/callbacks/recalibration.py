@@ -50,8 +50,8 @@ class RecalibrationCallback(BaseCallback):
                 "RecalibrationCallback teaches the policy's recalibration module, and this policy has none: make the "
                 "environment with srm=True (or labels='srm') and take a policy of this package, or leave the callback out"
             )
-        if not venv.get_attr("labelled")[0]:
-            print("The recalibration module stays as it is: it learns from ground truth, which there is none of")
+        if not (venv.get_attr("labelled")[0] and venv.get_attr("looks_at_truth")[0]):
+            print("The recalibration module stays as it is: it learns from ground truth, at which the reward does not look")
             return
         self._srm = srm
         self._rng = np.random.default_rng(self.model.seed)
@@ -94,5 +94,6 @@ class RecalibrationCallback(BaseCallback):
             loss.backward()  # type: ignore[no-untyped-call]
             th.nn.utils.clip_grad_norm_(srm.parameters(), 1.0)
             self._optimizer.step()
+        self._optimizer.zero_grad()  # PPO clips by the norm of all gradients of the policy, and these are none of its own
         srm.eval()
         return float(loss.detach())

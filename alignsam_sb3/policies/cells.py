@@ -119,7 +119,7 @@ class CellExtractor(BaseFeaturesExtractor):
 
     def _steps(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """(B, 1) share of the episode's steps that are gone."""
-        return observations["num_steps"].reshape(-1, 1) / self.max_steps
+        return (observations["num_steps"].reshape(-1, 1) / self.max_steps).clamp(max=1)
 
 
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:

@@ -295,3 +295,60 @@ def test_the_experiments_are_compared(tmp_path, vessel_network):
     assert "3 + 3: both by RL on the reward network" in said
     assert (tmp_path / "comparison.png").is_file()
     assert "done before" in run(*command)
+
+
+@pytest.mark.parametrize("env", ["SamSegSrm-v0", "SamSegPaper-v0"])
+def test_recalibrated_agents_are_trained_evaluated_and_filmed(tmp_path, env):
+    taught = "callback:[{'alignsam_sb3.callbacks.RecalibrationCallback': {'steps': 8, 'updates': 1}}]"
+    options = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1", taught]
+    said = run(
+        "scripts/train.py", "--env", env, "-n", "16", "-f", tmp_path, "--eval-freq", "8", "--eval-episodes", "1",
+        "--log-interval", "1", *SMALL, *options,
+    )  # fmt: skip
+    assert re.search(r"recalibration/ +\|.*\n.*loss", said)
+    policy = tmp_path / "ppo_mask" / f"{env}_1" / f"{env}.zip"
+    said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--env", env, "--episodes", "2", "--out", tmp_path / "r")
+    assert "| agent |" in said
+    assert json.loads((tmp_path / "r" / "results.json").read_text())["NoC"]["oracle"]["cap"] == 3
+    run("scripts/filmstrips.py", "--policy", policy, "--env", env, "--episodes", "3", "--out", tmp_path / "strips.png")
+    assert Image.open(tmp_path / "strips.png").width == 4 * 192  # the truth and three clicks
+
+
+def made_up_seed(task, seed, full):
+    """What one seed of an ablation leaves."""
+    metrics = ("dice", "iou", "ber", "f_beta", "e_measure", "mae")
+    names = (
+        "full",
+        "agent labels",
+        "paper's reward",
+        "without RL",
+        "without SRM",
+        "branches swapped",
+        "oracle",
+        "without warm start",
+    )
+    rows = {name: {m: [0.3, 0.4] for m in metrics} | {"below own first click": [0.0, 0.1]} for name in names}
+    rows["full"]["dice"] = [0.5, full]
+    curve = {name: {"dice": [0.2, 0.3, 0.4, 0.5, 0.6]} for name in ("full", "without RL", "oracle")}
+    training = {name: {"training dice": [[32 * k, 0.1 * k] for k in range(1, 9)]} for name in ("full", "without warm start")}
+    return {"identity": {"task": task, "seed": seed}, "rows": rows, "curve": curve, "training": training}
+
+
+def test_ablation_tables_say_what_the_seeds_say(tmp_path):
+    for seed, full in enumerate((0.70, 0.72, 0.74)):
+        for task in ("blur", "saliency"):
+            (tmp_path / f"{task}-{seed}.json").write_text(json.dumps(made_up_seed(task, seed, full)))
+    (tmp_path / "glass-0.json").write_text(json.dumps({"identity": {}, "rows": {"full": {}}, "training": {}}))  # unfinished
+    said = run("scripts/ablation.py", "--report", "--out", tmp_path)
+    assert "Finished seeds: blur 3, saliency 3." in said
+    assert "| without RL | **+0.320 [+0.300, +0.340]** | **+0.320 [+0.300, +0.340]** |" in said
+    assert "(68.47)" in said  # the paper's
+    assert "| blur | with | 0.100 | 192 | 0.720 |" not in said  # seed 0 alone says what a warm start saves
+    assert "| blur | with | 0.100 | 192 | 0.700 |" in said
+    assert (tmp_path / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_an_ablation_is_run(tmp_path):
+    said = run("scripts/ablation.py", "--quick", "--tasks", "saliency", "--seeds", "0", "--out", tmp_path)
+    assert "Finished seeds: saliency 1." in said
