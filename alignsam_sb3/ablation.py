@@ -44,10 +44,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "branches swapped": {"swapped": True},
     "without warm start": {"warm": False},
 }
-"""What is trained. ``full``: imitation, then PPO on Dice gain, choose positions; the module of the task's own branch labels them.
-
-``imitation alone`` is the same without PPO, ``without warm start`` without the imitation. Modules are taught once for each
-branch and stay as they are, in all variants.
+"""What is trained. ``full``: imitation, then PPO on the gain of Dice, choose positions; the module of the task's own branch
+labels them. ``imitation alone`` leaves PPO out, ``without warm start`` the imitation. Modules are taught once for each branch
+and stay as they are, in all variants.
 """
 
 

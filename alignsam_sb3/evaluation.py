@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
 from alignsam_sb3.envs.episode import decode_jobs
+from alignsam_sb3.envs.labels import held_out
 from alignsam_sb3.envs.sam_seg import Move, Observation, SamSegEnv
 from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
 from alignsam_sb3.policies import load_policy, read_recipe, share_srm
@@ -220,7 +221,9 @@ def write_report(
         name: {m: row.mean(m) for m in row.scores} | {f"{m}_ci95": row.interval(m) for m in row.scores}
         for name, row in rows.items()
     }
-    clicks_needed = {name: number_of_clicks(row) for name, row in rows.items()}
+    turns = next(iter(rows.values())).scores["iou"].shape[1]
+    one_by_one = {name: row for name, row in rows.items() if max(map(len, row.clicks)) <= turns}  # not all points at once
+    clicks_needed = {name: number_of_clicks(row) for name, row in one_by_one.items()}
     (out / "results.json").write_text(json.dumps({"rows": numbers, "NoC": clicks_needed, **described}, indent=2))
     (out / "table.md").write_text(table(rows) + "\n")
     with (out / "clicks.jsonl").open("w") as lines:
@@ -322,7 +325,7 @@ def main(argv: list[str] | None = None) -> None:
         settings["dataset_kwargs"] = {**settings.get("dataset_kwargs", {}), "categories": args.categories}
 
     def make_env() -> SamSegEnv:
-        env = gym.make(args.env, **{**settings, "split": "eval"}).unwrapped
+        env = gym.make(args.env, **held_out(settings)).unwrapped
         if not isinstance(env, SamSegEnv):
             raise TypeError(f"{args.env} is no SamSeg environment")
         return env

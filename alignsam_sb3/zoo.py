@@ -11,6 +11,7 @@ import optuna
 import rl_zoo3.enjoy
 import rl_zoo3.exp_manager
 import rl_zoo3.train
+from rl_zoo3.callbacks import TrialEvalCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
@@ -20,9 +21,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.envs import CLICK_ENV
+from alignsam_sb3.envs.labels import held_out
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
-from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe
+from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe, share_srm
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
@@ -60,6 +62,14 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class SharingTrialEvalCallback(TrialEvalCallback):
+    """The tuner's evaluation; its environment draws foreground maps with the policy's recalibration module."""
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        share_srm(self.model, self.eval_env)
+
+
 class SamExperimentManager(ExperimentManager):
     """The zoo's manager with four repairs.
 
@@ -90,10 +100,7 @@ class SamExperimentManager(ExperimentManager):
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
         merged = {**(hyperparams.get("env_kwargs") or {}), **resumed, **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
-        held_out = {**merged, "split": "eval"}
-        if merged.get("labels") == "oracle-train-only":  # the truth labels no click of an evaluation
-            held_out["labels"] = "srm" if merged.get("srm") else "positive"
-        self.eval_env_kwargs = {**held_out, **(self._eval_env_kwargs_args or {})}
+        self.eval_env_kwargs = {**held_out(merged), **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
 
     def create_log_folder(self) -> None:
@@ -123,16 +130,16 @@ class SamExperimentManager(ExperimentManager):
 
     def _film_env(self) -> SamSegEnv:
         """An environment on the evaluation split, which must hold other images than the training split."""
-        held_out = gym.make(self.env_name.gym_id, **{**self.eval_env_kwargs, "render_mode": "rgb_array"}).unwrapped
+        filmed = gym.make(self.env_name.gym_id, **{**self.eval_env_kwargs, "render_mode": "rgb_array"}).unwrapped
         training = gym.make(self.env_name.gym_id, **self.env_kwargs).unwrapped
-        assert isinstance(held_out, SamSegEnv)
+        assert isinstance(filmed, SamSegEnv)
         assert isinstance(training, SamSegEnv)
-        if held_out.shared.dataset.fingerprint == training.shared.dataset.fingerprint:
+        if filmed.shared.dataset.fingerprint == training.shared.dataset.fingerprint:
             raise ValueError(
                 f"training and evaluation would use the same images ({training.shared.dataset.fingerprint}): "
                 "name no split in --dataset, or another one in --eval-env-kwargs"
             )
-        return held_out
+        return filmed
 
     def learn(self, model: BaseAlgorithm) -> None:
         if self.continue_training:
@@ -168,6 +175,7 @@ def install() -> None:
         HYPERPARAMS_SAMPLER[name] = sample_hyperparams
         HYPERPARAMS_CONVERTER[name] = convert_hyperparams  # type: ignore[assignment]
     rl_zoo3.exp_manager.EvalCallback = SegmentationEvalCallback  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.TrialEvalCallback = SharingTrialEvalCallback  # type: ignore[attr-defined]
     for module in (rl_zoo3.train, rl_zoo3.enjoy):
         module.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined]
 

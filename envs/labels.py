@@ -1,5 +1,8 @@
 """Who says whether a click is positive, and the pair of clicks that an episode may begin with."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from alignsam_sb3.envs.grid import ClickGrid
 from numpy.typing import NDArray
@@ -10,18 +13,26 @@ from alignsam_sb3.names import nearest
 LABELS = ("agent", "srm", "positive", "oracle-train-only")
 
 
+def held_out(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's settings for evaluation: on the evaluation split, and no click labelled by the truth."""
+    out = {**settings, "split": "eval"}
+    if out.get("labels") == "oracle-train-only":
+        out["labels"] = "srm" if out.get("srm") else "positive"
+    return out
+
+
 class Labels:
     """One of the ways to label a click; all but ``"agent"`` leave the agent one action for each cell.
 
     :param kind: one of ``LABELS``
-    :param split: ``"eval"`` refuses labels from the truth
+    :param split: all but ``"train"`` refuse labels from the truth
     :raises ValueError: there is no such way, or it looks at the truth in evaluation
     """
 
     def __init__(self, kind: str, split: str) -> None:
         if kind not in LABELS:
             raise ValueError(nearest("labels", kind, LABELS))
-        if kind == "oracle-train-only" and split == "eval":
+        if kind == "oracle-train-only" and split != "train":
             raise ValueError(
                 "labels='oracle-train-only' looks at the truth, which evaluation must not: evaluate with labels='positive', "
                 "or with labels='srm' where the policy has a recalibration module (srm=True)"

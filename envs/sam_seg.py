@@ -69,7 +69,7 @@ class SamSegEnv(gym.Env[Observation, int]):
     :param srm: hand out ``foreground_map`` (h, w) in [0, 1], where the recalibration module of the policy (see
         :meth:`use_srm`) sees the target; 0.5 everywhere before there is one. ``labels="srm"`` implies it
     :param initial_pair: begin with one positive and one negative click (AlignSAM, section 4.1): random ones of the truth in
-        training, the map's most and least certain places in evaluation
+        training, the map's most and least certain places in evaluation; what is not the split ``"train"`` counts as evaluation
     :param remove: offer an action that takes the last click back
     :param done: offer an action that ends the episode
     :param on_error: ``"skip"`` leaves out images that cannot be read, ``"raise"`` names them
@@ -113,9 +113,11 @@ class SamSegEnv(gym.Env[Observation, int]):
         self._reward = make_reward(reward)
         self.labels = Labels(labels, split)
         self.wants_srm, self.initial_pair = srm or labels == "srm", initial_pair
-        if initial_pair and split == "eval" and not self.wants_srm:
+        self._begins_from_truth = split == "train"
+        if initial_pair and not self._begins_from_truth and not self.wants_srm:
             raise ValueError("initial_pair takes the extremes of the recalibration module's map in evaluation: give srm=True")
-        self._begins_from_truth = split != "eval"
+        if initial_pair and remove:
+            raise ValueError("initial_pair and remove do not go together: one half of the pair could be taken back")
         self.srm: Recalibration | None = None
         self.defer_foreground = False
         """Leave the map to a batched caller, which gives it with :meth:`note_foreground`."""
@@ -230,13 +232,16 @@ class SamSegEnv(gym.Env[Observation, int]):
         return self._observe(), self._info()
 
     def _begin(self) -> None:
-        """Make the first pair of clicks, which count as no step."""
+        """Make the first pair of clicks, which count as no step; none in evaluation before there is a module."""
         truth = self._current().truth if self._begins_from_truth else None
+        if truth is None and self.srm is None:
+            return
         if truth is None:
             self._observe(alone=True)  # draws the map
         pair = initial_pair(truth, self._foreground, self.image_size, self.np_random)
         if pair:
             self._receive(pair, self._ask(pair))
+            self._current().best_dice = self.dice
 
     def use_srm(self, srm: Recalibration) -> None:
         """Draw foreground maps with this module from now on; policies hold one, and share it with their environments."""
@@ -397,11 +402,11 @@ class SamSegEnv(gym.Env[Observation, int]):
 
     def oracle_action(self) -> int:
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""
-        return oracle_action(self._current(), self.grid, self._mask(), self.judged_mask)
+        return oracle_action(self._current(), self.grid, self._mask(), self.judged_mask, self.labels.kind)
 
     def oracle_preference(self) -> NDArray[np.float32]:
         """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too."""
-        return oracle_preference(self._current(), self.grid, self._mask(), self.judged_mask)
+        return oracle_preference(self._current(), self.grid, self._mask(), self.judged_mask, self.labels.kind)
 
     def truth_on_grid(self) -> NDArray[np.float32]:
         """(2, h, w) of the embedding's cells: the share that the target covers, and that the annotation speaks of.

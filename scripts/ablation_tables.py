@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from summarise import over_seeds
 
-from alignsam_sb3.ablation import COST_SEED, TASKS, bootstrap
+from alignsam_sb3.ablation import TASKS, VARIANTS, bootstrap
 
 Results = dict[str, list[dict[str, Any]]]
 PAPER: dict[str, dict[str, tuple[float, ...]]] = {
@@ -17,7 +18,7 @@ PAPER: dict[str, dict[str, tuple[float, ...]]] = {
         "glass": (45.44, 57.28),
         "saliency": (78.21, 0.082),
     },
-    "without RL": {
+    "random positions": {
         "semantic": (54.06,),
         "shadow": (25.62, 37.57),
         "blur": (59.75, 70.98),
@@ -36,8 +37,11 @@ PAPER: dict[str, dict[str, tuple[float, ...]]] = {
 }
 """AlignSAM, Tables 2, 4 and 5: real data sets and a SAM ViT-L, so that only the order of the rows compares with ours."""
 NAMES = {"iou": "mIoU", "ber": "BER", "f_beta": "Fβ", "e_measure": "E", "mae": "MAE"}
-ROWS = ("full", "agent labels", "paper's reward", "without RL", "without SRM", "one step", "branches swapped", "oracle")
-AGAINST = ("without RL", "without SRM", "one step", "branches swapped", "paper's reward", "agent labels")
+ROWS = (
+    *("full", "agent labels", "paper's reward", "random positions", "imitation alone", "without SRM", "one step"),
+    *("branches swapped", "oracle"),
+)
+AGAINST = ROWS[1:-1]
 STEPS = (1, 5, 10, 15, 20)
 
 
@@ -47,8 +51,11 @@ def load(out: Path) -> Results:
     for task, seeds in found.items():
         for path in sorted(out.glob(f"{task}-*.json")):
             stored = json.loads(path.read_text())
-            if {"full", "branches swapped"} <= set(stored["rows"]):
+            if set(VARIANTS) <= set(stored["rows"]):
                 seeds.append(stored)
+    budgets = {json.dumps(seed["identity"].get("budget")) for seeds in found.values() for seed in seeds}
+    if len(budgets) > 1:
+        raise SystemExit(f"{out} holds seeds of different budgets, which do not compare: {' and '.join(sorted(budgets))}")
     return {task: seeds for task, seeds in found.items() if seeds}
 
 
@@ -63,16 +70,7 @@ def main_table(results: Results) -> str:
     """Rows of the paper's tables, the paper's own numbers in brackets."""
     heads = [f"{task} {NAMES[m]}" for task in results for m in TASKS[task]["metrics"]]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    for row in (
-        "full",
-        "agent labels",
-        "paper's reward",
-        "without RL",
-        "without SRM",
-        "one step",
-        "branches swapped",
-        "oracle",
-    ):
+    for row in ROWS:
         cells = []
         for task, seeds in results.items():
             for place, metric in enumerate(TASKS[task]["metrics"]):
@@ -86,31 +84,30 @@ def main_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def difference(seeds: list[dict[str, Any]], row: str) -> tuple[float, float, float]:
-    """Dice of the full agent minus that of another row, seed by seed: interquartile mean and interval."""
-    return bootstrap([[value(s, "full", "dice") - value(s, row, "dice") for s in seeds]])
+def differences(seeds: list[dict[str, Any]], row: str) -> list[float]:
+    """Dice of the full agent minus that of another row, seed by seed."""
+    return [value(s, "full", "dice") - value(s, row, "dice") for s in seeds]
 
 
 def comparisons(results: Results) -> str:
-    """Full minus each other row in Dice; bold where there are three seeds or more and the interval leaves zero out."""
-    lines = ["| full minus | " + " | ".join(results) + " | all tasks |", "|---|" + "---|" * (len(results) + 1)]
+    """Full minus each other row in Dice, with Student's interval over the seeds; bold where it leaves zero out."""
+    lines = ["| full minus | " + " | ".join(results) + " | all tasks (IQM) |", "|---|" + "---|" * (len(results) + 1)]
     for row in AGAINST:
-        cells = [_cell(len(seeds), *difference(seeds, row)) for seeds in results.values()]
-        every = bootstrap([[value(s, "full", "dice") - value(s, row, "dice") for s in seeds] for seeds in results.values()])
-        lines.append(f"| {row} | " + " | ".join([*cells, _cell(min(map(len, results.values())), *every)]) + " |")
+        cells = []
+        for seeds in results.values():
+            mean, half = over_seeds(differences(seeds, row))
+            text = f"{mean:+.3f} ± {half:.3f}"
+            cells.append(f"**{text}**" if abs(mean) > half else text)
+        mean, low, high = bootstrap([differences(seeds, row) for seeds in results.values()])
+        lines.append(f"| {row} | " + " | ".join([*cells, f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"]) + " |")
     return "\n".join(lines)
-
-
-def _cell(count: int, mean: float, low: float, high: float) -> str:
-    text = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return f"**{text}**" if count >= 3 and (low > 0 or high < 0) else text
 
 
 def steps_table(results: Results) -> str:
     """Dice of the full agent after so many clicks, in episodes of 20, and the oracle's."""
     lines = ["| clicks | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
     longest = min(len(seeds[0]["curve"]["full"]["dice"]) for seeds in results.values())
-    for row in ("full", "without RL", "oracle"):
+    for row in ("full", "random positions", "oracle"):
         for t in (t for t in STEPS if t <= longest):
             cells = [bootstrap([[s["curve"][row]["dice"][t - 1] for s in seeds]])[0] for seeds in results.values()]
             lines.append(f"| {row}, {t} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
@@ -141,18 +138,22 @@ def reached(training: dict[str, Any], share: float = 0.9) -> int:
 
 
 def cost_table(results: Results) -> str:
-    """What a warm start saves: PPO with and without imitation before it, one seed."""
+    """What a warm start saves: PPO with and without imitation before it, both with the same taught module.
+
+    Seconds without those in which the module is taught; "at first" are the first training episodes of PPO.
+    """
     lines = [
-        "| task | warm start | Dice of the first training episodes | PPO steps to 90 % of the final Dice | Dice, unseen |",
-        "|---|---|---|---|---|",
+        "| task | warm start | seconds | of PPO | Dice at first | PPO steps to 90 % of the final | Dice, unseen |",
+        "|---|---|---|---|---|---|---|",
     ]
     for task, seeds in results.items():
-        for seed in (s for s in seeds if s["identity"]["seed"] == COST_SEED and "without warm start" in s["training"]):
-            for row, label in (("full", "with"), ("without warm start", "without")):
-                spent = seed["training"][row]
-                first = spent["training dice"][0][1]
-                dice = value(seed, row, "dice")
-                lines.append(f"| {task} | {label} | {first:.3f} | {reached(spent)} | {dice:.3f} |")
+        for row, label in (("full", "with"), ("without warm start", "without")):
+            spent = [seed["training"][row] for seed in seeds]
+            cells = [f"{np.mean([one[name] for one in spent]):.0f}" for name in ("seconds", "seconds of PPO")]
+            cells.append(f"{np.mean([one['training dice'][0][1] for one in spent]):.3f}")
+            cells.append(f"{np.mean([reached(one) for one in spent]):.0f}")
+            cells.append(f"{np.mean([value(seed, row, 'dice') for seed in seeds]):.3f}")
+            lines.append(f"| {task} | {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -162,7 +163,7 @@ def plot_curves(results: Results, path: Path) -> None:
 
     figure = Figure(figsize=(3.2 * len(results), 3), layout="constrained")
     for axes, (task, seeds) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
-        for row, colour in (("oracle", "tab:green"), ("full", "tab:blue"), ("without RL", "tab:orange")):
+        for row, colour in (("oracle", "tab:green"), ("full", "tab:blue"), ("random positions", "tab:orange")):
             curves = np.array([seed["curve"][row]["dice"] for seed in seeds])
             clicks = np.arange(1, curves.shape[1] + 1)
             axes.plot(clicks, curves.mean(0), color=colour, label=row)
@@ -174,13 +175,13 @@ def plot_curves(results: Results, path: Path) -> None:
 
 
 def report(out: Path) -> str:
-    """All tables as Markdown, written to ``report.md`` beside ``curves.png`` and ``summary.json``."""
+    """All tables as Markdown, written to ``report.md`` beside ``curves.png``."""
     results = load(out)
     if not results:
         raise SystemExit(f"no seed of any task is finished in {out}: run the ablation without --report first")
     seeds = ", ".join(f"{task} {len(found)}" for task, found in results.items())
     parts = {
-        "After the last click": main_table(results),
+        "After the last click, per image": main_table(results),
         "Dice, seed by seed": comparisons(results),
         "Clicks": steps_table(results),
         "Beside the oracle": oracle_table(results),

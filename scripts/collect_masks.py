@@ -61,7 +61,7 @@ def main() -> None:
     envs = [gym.make(args.env, **settings).unwrapped for _ in range(min(TOGETHER, args.episodes))]
     first = envs[0]
     assert isinstance(first, SamSegEnv)
-    model = load_policy(args.policy, DummyVecEnv([lambda: first]))
+    model = load_policy(args.policy, DummyVecEnv([lambda env=env: env for env in envs]))
     rng = np.random.default_rng(args.seed)
     parts: list[Corpus] = []
     for start in tqdm(range(0, args.episodes, len(envs)), desc="episodes", unit="batch"):

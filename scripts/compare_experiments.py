@@ -90,7 +90,7 @@ class Experiment:
         return [ex.apply(p, self.operations[count - 1]) for p in ex.answers_to(self.answered, self.default)]
 
     def run(self) -> dict[str, dict[str, float]]:
-        """All rows of one seed: mean Dice, recall, precision and IoU, and the seconds that the row took."""
+        """All rows of one seed: mean Dice, recall, precision and IoU, and its seconds beyond what rows before did."""
         rows: dict[str, dict[str, float]] = {}
 
         def add(name: str, make: Callable[[], Maps]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+from alignsam_sb3.envs.labels import held_out
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -41,8 +42,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("strips.png"))
     args = parser.parse_args()
-    settings = {**read_recipe(args.policy)["env"], "split": "eval"}
-    env = gym.make(args.env, **settings).unwrapped
+    env = gym.make(args.env, **held_out(read_recipe(args.policy)["env"])).unwrapped
     assert isinstance(env, SamSegEnv)
     model = load_policy(args.policy, DummyVecEnv([lambda: env]))
     episodes = draw_episodes(env.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))

@@ -96,17 +96,15 @@ def trained():
 
 def test_the_callback_teaches_it_and_ppo_does_not(trained):
     model, untaught = trained
-    after = model.policy.srm.state_dict()
+    after = {key: value.clone() for key, value in model.policy.srm.state_dict().items()}
     assert any(not th.equal(after[key], untaught[key]) for key in after)
     observations = model.env.reset()
     truth = np.stack(model.env.env_method("truth_on_grid"))[:, 0] > 0.5
     found = observations["foreground_map"] > 0.5
     assert (found & truth).sum() / (found | truth).sum() > 0.4  # 8 scenes, learnt by heart
-    with th.no_grad():
-        model.policy.srm.narrow.weight.zero_()
-    model.policy.optimizer.step()
-    assert not model.policy.srm.narrow.weight.any()
-    model.policy.srm.load_state_dict(after)
+    of_ppo = {id(p) for group in model.policy.optimizer.param_groups for p in group["params"]}
+    assert not of_ppo & {id(p) for p in model.policy.srm.parameters()}
+    assert all(p.grad is None for p in model.policy.srm.parameters())  # or PPO would clip by them, too
 
 
 def test_it_is_saved_and_loaded_with_the_policy(trained, tmp_path):
@@ -126,6 +124,7 @@ def test_all_environments_at_once_draw_what_each_alone_draws(trained):
         venv.env_method("use_srm", model.policy.srm)
         venv.seed(7)
     observations = [venv.reset() for venv in (batched, single)]
+    assert not np.allclose(*observations[0]["foreground_map"][:2])  # each its own
     for _ in range(7):
         for key in ("foreground_map", "action_mask"):
             assert np.allclose(observations[0][key], observations[1][key], atol=1e-5)
@@ -138,3 +137,12 @@ def test_a_policy_without_a_module_is_told_what_to_do():
     model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=2, batch_size=2, device="cpu")
     with pytest.raises(ValueError, match="make the environment with srm=True"):
         model.learn(2, callback=RecalibrationCallback())
+
+
+def test_no_module_is_taught_where_the_reward_looks_at_no_truth(capsys):
+    venv = make_vec_env("SamSeg-v0", 2, 0, env_kwargs={**KWARGS, "reward": "network"}, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=4, batch_size=8, n_epochs=1, device="cpu")
+    before = {key: value.clone() for key, value in model.policy.srm.state_dict().items()}
+    model.learn(8, callback=RecalibrationCallback(steps=8))
+    assert "stays as it is" in capsys.readouterr().out
+    assert all(th.equal(value, before[key]) for key, value in model.policy.srm.state_dict().items())

@@ -90,7 +90,7 @@ class MeanIoU(_Sums):
 class BalancedErrorRate(_Sums):
     """BER over all pixels of a data set, as shadow detection reports it (times 100).
 
-    ``ImageMean("ber")`` is the mean over images instead.
+    ``ImageMean("ber")`` is the mean over images instead. A class that is absent counts as found.
     """
 
     counts: th.Tensor
@@ -105,8 +105,9 @@ class BalancedErrorRate(_Sums):
 
     def compute(self) -> th.Tensor:
         found, positive, spared, negative = self.counts
-        rate: th.Tensor = 1 - (found / positive + spared / negative) / 2
-        return rate
+        one = th.ones((), dtype=th.float64)
+        rates = [part / whole if whole > 0 else one for part, whole in ((found, positive), (spared, negative))]
+        return 1 - (rates[0] + rates[1]) / 2
 
 
 class _Curves(_Sums):
@@ -127,7 +128,8 @@ class _Curves(_Sums):
 
     def update(self, predicted: Probability, truth: Mask, valid: Mask | None = None) -> None:
         curve = self._curve(predicted, truth, valid)
-        mean = float((predicted if valid is None else predicted[valid]).mean())
+        judged = predicted if valid is None else predicted[valid]
+        mean = float(judged.mean()) if judged.size else 0.0
         self._add("curve", curve)
         self._add("adaptive", curve[int(np.ceil(min(2 * mean, 1) * 255))])
         self._add("images", 1)

@@ -1,9 +1,11 @@
 """Who labels the clicks, and the pair that an episode may begin with."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
-from alignsam_sb3.envs.labels import Labels, initial_pair
+from alignsam_sb3.envs.labels import Labels, held_out, initial_pair
 
 KWARGS = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 8}, "clip": None, "patches": 6, "device": "cpu"}
 
@@ -119,3 +121,31 @@ def test_extremes_are_looked_for_in_the_image_alone():
     foreground[1, 2], foreground[2, 5] = 0.8, 0.2
     pair = initial_pair(None, foreground, (40, 80), np.random.default_rng(0))
     assert pair == [((25, 15), 1), ((55, 25), 0)]
+
+
+def test_the_oracle_likes_what_is_wrongly_taken_where_the_truth_labels():
+    env = make(labels="oracle-train-only")
+    env.reset(seed=0)
+    n = env.grid.n_cells
+    env.step(n // 2)
+    everything = replace(env.episode.belief, mask=np.ones_like(env.target))
+    env.episode.beliefs[-1] = everything
+    wrong = ~env.target
+    liked = env.oracle_preference()[:n]
+    places = np.array([env.grid.click(k, env.image_size)[0] for k in range(n)])
+    assert liked[wrong[places[:, 1], places[:, 0]]].sum() == pytest.approx(1)
+
+
+def test_evaluation_labels_no_click_by_the_truth():
+    assert held_out({"labels": "oracle-train-only"}) == {"labels": "positive", "split": "eval"}
+    assert held_out({"labels": "oracle-train-only", "srm": True})["labels"] == "srm"
+    with pytest.raises(ValueError, match="looks at the truth"):
+        Labels("oracle-train-only", "val2017")
+
+
+def test_the_pair_is_there_to_stay_and_counts_for_the_best():
+    env = make(initial_pair=True)
+    _, info = env.reset(seed=0)
+    assert info["best_dice"] == info["dice"] > 0
+    with pytest.raises(ValueError, match="do not go together"):
+        make(initial_pair=True, remove=True)

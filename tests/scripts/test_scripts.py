@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from alignsam_sb3.ablation import VARIANTS
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':16}", "device:'cpu'", "max_steps:3"]
 WARM = "callback:[{'alignsam_sb3.callbacks.WarmStartCallback': {'steps': 8}}]"
@@ -317,21 +319,13 @@ def test_recalibrated_agents_are_trained_evaluated_and_filmed(tmp_path, env):
 def made_up_seed(task, seed, full):
     """What one seed of an ablation leaves."""
     metrics = ("dice", "iou", "ber", "f_beta", "e_measure", "mae")
-    names = (
-        "full",
-        "agent labels",
-        "paper's reward",
-        "without RL",
-        "without SRM",
-        "branches swapped",
-        "oracle",
-        "without warm start",
-    )
+    names = (*VARIANTS, "random positions", "oracle")
     rows = {name: {m: [0.3, 0.4] for m in metrics} | {"below own first click": [0.0, 0.1]} for name in names}
     rows["full"]["dice"] = [0.5, full]
-    curve = {name: {"dice": [0.2, 0.3, 0.4, 0.5, 0.6]} for name in ("full", "without RL", "oracle")}
-    training = {name: {"training dice": [[32 * k, 0.1 * k] for k in range(1, 9)]} for name in ("full", "without warm start")}
-    return {"identity": {"task": task, "seed": seed}, "rows": rows, "curve": curve, "training": training}
+    curve = {name: {"dice": [0.2, 0.3, 0.4, 0.5, 0.6]} for name in ("full", "random positions", "oracle")}
+    spent = {"seconds": 9, "seconds of PPO": 4, "training dice": [[32 * k, 0.1 * k] for k in range(1, 9)]}
+    training = dict.fromkeys(VARIANTS, spent)
+    return {"identity": {"task": task, "seed": seed, "budget": 1}, "rows": rows, "curve": curve, "training": training}
 
 
 def test_ablation_tables_say_what_the_seeds_say(tmp_path):
@@ -341,11 +335,15 @@ def test_ablation_tables_say_what_the_seeds_say(tmp_path):
     (tmp_path / "glass-0.json").write_text(json.dumps({"identity": {}, "rows": {"full": {}}, "training": {}}))  # unfinished
     said = run("scripts/ablation.py", "--report", "--out", tmp_path)
     assert "Finished seeds: blur 3, saliency 3." in said
-    assert "| without RL | **+0.320 [+0.300, +0.340]** | **+0.320 [+0.300, +0.340]** |" in said
+    half = 4.3027 * 0.02 / 3**0.5
+    assert f"| random positions | **+0.320 ± {half:.3f}** | **+0.320 ± {half:.3f}** | +0.320 [+0.3" in said
     assert "(68.47)" in said  # the paper's
-    assert "| blur | with | 0.100 | 192 | 0.720 |" not in said  # seed 0 alone says what a warm start saves
-    assert "| blur | with | 0.100 | 192 | 0.700 |" in said
+    assert "| blur | with | 9 | 4 | 0.100 | 160 | 0.720 |" in said
     assert (tmp_path / "curves.png").is_file()
+    other = made_up_seed("blur", 3, 0.7)
+    other["identity"]["budget"] = 2
+    (tmp_path / "blur-3.json").write_text(json.dumps(other))
+    assert "different budgets" in run("scripts/ablation.py", "--report", "--out", tmp_path, fails=True)
 
 
 @pytest.mark.slow

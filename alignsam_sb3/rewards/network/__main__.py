@@ -67,6 +67,10 @@ def fit(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.time()
     start = load_scorer(args.init, args.device) if args.init else None
+    if start and (args.clip or args.texts):
+        raise ValueError(
+            "a fit that starts from --init hears the CLIP and the texts of that network: leave out --clip and --texts"
+        )
     clip, texts = (start.config.clip, start.config.texts) if start else (args.clip, tuple(args.texts))
     material = Material.open(args, args.segmenter, clip, texts)
     dataset, segmenter = material.dataset, material.segmenter
