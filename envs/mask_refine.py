@@ -78,6 +78,18 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         )
         if reward == "dice_gain" and not self.answered.labelled:
             raise ValueError(f"the reward 'dice_gain' needs ground truth, and {dataset} has none: take reward='network'")
+        self.settings = {
+            "dataset": dataset,
+            "dataset_kwargs": dict(dataset_kwargs or {}),
+            "text_segmenter": text_segmenter,
+            "segmenter": segmenter,
+            "clip": clip,
+            "prompts": prompts if isinstance(prompts, str) else list(prompts),
+            "reward": reward,
+            "reward_network": reward_network,
+            "max_steps": max_steps,
+        }
+        """What a training that goes on needs to make the same task again; plain values, stored with a policy."""
         self.render_mode, self.max_steps, self._reward = render_mode, max_steps, reward
         size = N_DESCRIBED + N_EFFECTS * len(OPERATIONS) + 1
         self.observation_space = spaces.Dict(

@@ -112,6 +112,19 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         )
         if reward == "dice" and not self.answered.labelled:
             raise ValueError(f"the reward 'dice' needs ground truth, and {dataset} has none: take reward='network'")
+        self.settings = {
+            "dataset": dataset,
+            "dataset_kwargs": dict(dataset_kwargs or {}),
+            "text_segmenter": text_segmenter,
+            "segmenter": segmenter,
+            "clip": clip,
+            "prompts": prompts if isinstance(prompts, str | None) else list(prompts),
+            "reward": reward,
+            "reward_network": reward_network,
+            "images_per_episode": images_per_episode,
+            "observation": observation,
+        }
+        """What a training that goes on needs to make the same task again; plain values, stored with a policy."""
         self._reward, self._rich = reward, observation in ("rich", "clip")
         self._clip = load_clip(clip, device) if observation == "clip" else None
         count = len(self.answered.prompts)

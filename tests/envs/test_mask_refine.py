@@ -1,5 +1,7 @@
 """MaskRefine-v0 and its operations."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -123,3 +125,10 @@ def test_operations_do_not_change_what_they_are_given():
     for operate in OPERATIONS.values():
         operate(p)
     assert (p == before).all()
+
+
+def test_a_policy_remembers_its_task(env):
+    again = gym.make("MaskRefine-v0", **env.settings, device="cpu").unwrapped
+    assert again.settings == env.settings
+    assert json.loads(json.dumps(env.settings)) == env.settings
+    assert again.answered is env.answered

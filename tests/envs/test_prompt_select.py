@@ -1,5 +1,7 @@
 """PromptSelect-v0: what is seen, that a step is a look-up, that truth stays out of it."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -112,3 +114,10 @@ def test_the_pictures_are_drawn(env):
     shown.reset(seed=0)
     shown.step(1)
     assert shown.render().ndim == 3
+
+
+def test_a_policy_remembers_its_task(env):
+    again = gym.make("PromptSelect-v0", **env.settings, device="cpu").unwrapped
+    assert again.settings == env.settings
+    assert json.loads(json.dumps(env.settings)) == env.settings
+    assert again.answered is env.answered
