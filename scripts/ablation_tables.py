@@ -96,7 +96,7 @@ def comparisons(results: Results) -> str:
         cells = []
         for seeds in results.values():
             mean, half = over_seeds(differences(seeds, row))
-            text = f"{mean:+.3f} ± {half:.3f}"
+            text = f"{mean:+.3f} ± {half:.3f}" if len(seeds) > 1 else f"{mean:+.3f}"
             cells.append(f"**{text}**" if abs(mean) > half else text)
         mean, low, high = bootstrap([differences(seeds, row) for seeds in results.values()])
         lines.append(f"| {row} | " + " | ".join([*cells, f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"]) + " |")
