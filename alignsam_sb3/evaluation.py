@@ -221,8 +221,8 @@ def write_report(
         name: {m: row.mean(m) for m in row.scores} | {f"{m}_ci95": row.interval(m) for m in row.scores}
         for name, row in rows.items()
     }
-    turns = next(iter(rows.values())).scores["iou"].shape[1]
-    one_by_one = {name: row for name, row in rows.items() if max(map(len, row.clicks)) <= turns}  # not all points at once
+    most = next(iter(rows.values())).scores["iou"].shape[1] + 2 * env.initial_pair
+    one_by_one = {name: row for name, row in rows.items() if max(map(len, row.clicks)) <= most}  # not all points at once
     clicks_needed = {name: number_of_clicks(row) for name, row in one_by_one.items()}
     (out / "results.json").write_text(json.dumps({"rows": numbers, "NoC": clicks_needed, **described}, indent=2))
     (out / "table.md").write_text(table(rows) + "\n")
