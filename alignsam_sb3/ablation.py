@@ -85,17 +85,16 @@ SIZES = {
 
 def env_kwargs(task: str, variant: str, budget: Budget, split: str, steps: int | None = None) -> dict[str, Any]:
     """Arguments of ``SamSeg-v0`` for a variant of a task."""
-    wanted = {"labels": "srm", "srm": True, "reward": "dice_gain", **VARIANTS[variant]}
+    of_env = {key: value for key, value in VARIANTS[variant].items() if key in ("labels", "srm", "reward")}
+    wanted = {"labels": "srm", "srm": True, "reward": "dice_gain", **of_env}
     options = {**TASKS[task]["env"]}
     kwargs = dict(options.pop("dataset_kwargs", {}))
     if split == "train":
         kwargs["n_images"] = budget.images
     if branch(task, variant) != "explicit":
         options = {"clip": None}
-    elif wanted.pop("swapped", False):
+    elif VARIANTS[variant].get("swapped"):
         options = {"clip": "tiny"}  # the concept by its own name
-    for how in ("swapped", "ppo", "warm"):
-        wanted.pop(how, None)
     return {
         "dataset": f"toy:{task}",
         "dataset_kwargs": kwargs,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 from alignsam_sb3.envs.episode import decode_jobs
@@ -13,6 +13,18 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from alignsam_sb3.features import EPISODE_CONSTANTS
+
+Core = TypeVar("Core", SamSegEnv, MaskRefineEnv)
+
+
+def _cores(envs: list[gym.Env[Any, Any]], kind: type[Core], batcher: str) -> list[Core]:
+    """The environments beneath their wrappers, all of one kind."""
+    cores: list[Core] = []
+    for env in envs:
+        if not isinstance(env.unwrapped, kind):
+            raise TypeError(f"{batcher} batches {kind.__name__}, got {type(env.unwrapped).__name__}: use DummyVecEnv")
+        cores.append(env.unwrapped)
+    return cores
 
 
 class SamSegVecEnv(DummyVecEnv):
@@ -27,12 +39,9 @@ class SamSegVecEnv(DummyVecEnv):
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
         super().__init__(env_fns)
-        self._cores: list[SamSegEnv] = []
-        for env in self.envs:
-            if not isinstance(env.unwrapped, SamSegEnv):
-                raise TypeError(f"SamSegVecEnv batches SamSegEnv, got {type(env.unwrapped).__name__}: use DummyVecEnv")
-            self._cores.append(env.unwrapped)
-            env.unwrapped.copy_constants, env.unwrapped.defer_foreground = False, True
+        self._cores = _cores(self.envs, SamSegEnv, "SamSegVecEnv")
+        for core in self._cores:
+            core.copy_constants, core.defer_foreground = False, True
         if len({id(core.segmenter) for core in self._cores}) > 1:
             raise ValueError("the environments hold different segmenters: build them with the same segmenter and device")
         self._constants = [key for key in self.keys if key in EPISODE_CONSTANTS]
@@ -86,11 +95,7 @@ class MaskRefineVecEnv(DummyVecEnv):
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
         super().__init__(env_fns)
-        self._cores: list[MaskRefineEnv] = []
-        for env in self.envs:
-            if not isinstance(env.unwrapped, MaskRefineEnv):
-                raise TypeError(f"MaskRefineVecEnv batches MaskRefineEnv, got {type(env.unwrapped).__name__}: use DummyVecEnv")
-            self._cores.append(env.unwrapped)
+        self._cores = _cores(self.envs, MaskRefineEnv, "MaskRefineVecEnv")
 
     def step_wait(self) -> VecEnvStepReturn:
         questions = [core.plan(int(action)) for core, action in zip(self._cores, self.actions, strict=True)]

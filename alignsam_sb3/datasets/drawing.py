@@ -43,6 +43,14 @@ def coverage(outline: Outline, centre: NDArray[Any], radius: float, angle: float
     return np.asarray(small, np.float32) / np.float32(255)
 
 
+def free_place(rng: np.random.Generator, size: int, radius: float, taken: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Of six random places for an object the one farthest from those taken, (x, y) in pixels; it is then taken, too."""
+    places = rng.uniform(radius * 0.8, size - radius * 0.8, (6, 2))
+    crowding = [min((float(np.linalg.norm(p - t)) for t in taken), default=size) for p in places]
+    taken.append(places[int(np.argmax(crowding))])
+    return taken[-1]
+
+
 def texture(
     rng: np.random.Generator, size: int, hue: float, min_saturation: float, names: Sequence[str] = tuple(TEXTURES)
 ) -> tuple[str, NDArray[np.float32]]:

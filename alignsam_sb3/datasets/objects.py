@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.drawing import Scene, coverage, laid_over, light_and_noise, skin, texture
+from alignsam_sb3.datasets.drawing import Scene, coverage, free_place, laid_over, light_and_noise, skin, texture
 from alignsam_sb3.datasets.shapes import SHAPES
 
 
@@ -43,10 +43,7 @@ def draw_scene(rng: np.random.Generator, size: int = 128, salient: bool = False)
     for k in range(1, n + 1):
         names.append(list(SHAPES)[rng.integers(len(SHAPES))])
         radius = size * rng.uniform(*_radii(rng, salient, k == star))
-        places = rng.uniform(radius * 0.8, size - radius * 0.8, (6, 2))
-        crowding = [min((float(np.linalg.norm(p - t)) for t in taken), default=size) for p in places]
-        centre = places[int(np.argmax(crowding))]
-        taken.append(centre)
+        centre = free_place(rng, size, radius, taken)
         cover = coverage(SHAPES[names[-1]](rng), centre, radius, rng.uniform(0, 2 * np.pi), size)
         name, hide = skin(rng, image, cover, float(hues[k - 1]), min_saturation)
         textures.append(name)

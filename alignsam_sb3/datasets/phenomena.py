@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.drawing import Scene, coverage, laid_over, light_and_noise, skin, texture
+from alignsam_sb3.datasets.drawing import Scene, coverage, free_place, laid_over, light_and_noise, skin, texture
 from alignsam_sb3.datasets.shapes import SHAPES
 
 _DETAILED = ("leafy", "striped", "checked", "speckled")
@@ -27,10 +27,8 @@ def _placed(
     """A random outline where little is yet: the name of its shape and its coverage (S, S)."""
     name = names[int(rng.integers(len(names)))]
     radius = size * rng.uniform(*radii)
-    places = rng.uniform(radius * 0.8, size - radius * 0.8, (6, 2))
-    crowding = [min((float(np.linalg.norm(p - t)) for t in taken), default=size) for p in places]
-    taken.append(places[int(np.argmax(crowding))])
-    return name, coverage(SHAPES[name](rng), taken[-1], radius, rng.uniform(0, 2 * np.pi), size)
+    centre = free_place(rng, size, radius, taken)
+    return name, coverage(SHAPES[name](rng), centre, radius, rng.uniform(0, 2 * np.pi), size)
 
 
 def _scene(rng: np.random.Generator, image: NDArray[np.float32], wanted: NDArray[np.float32], name: str) -> Scene:
