@@ -1,10 +1,12 @@
-"""The semantic recalibration module (AlignSAM, section 3.3): where the target is, from embedding and belief.
+"""The semantic recalibration module (AlignSAM, section 3.3): where the target is, from image, embedding and belief.
 
-A small network over frozen embeddings, taught by the masks of the training images. Its map decides the labels of clicks
-(``SamSeg-v0`` with ``labels="srm"``) and is what the agent sees as ``foreground_map``.
+A small network over frozen embeddings (and, unlike the paper's, a glance at the pixels), taught by the masks of the training
+images. Its map decides the labels of clicks (``SamSeg-v0`` with ``labels="srm"``) and is what the agent sees as
+``foreground_map``.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -18,7 +20,7 @@ from alignsam_sb3.names import nearest
 
 _TOKEN_GRID = 8  # attention is among so many cells along each axis, at most
 BRANCHES = ("implicit", "explicit")
-SEEN = ("sam_image_embeddings", "sam_pred_mask_prob")
+SEEN = ("sam_image_embeddings", "sam_pred_mask_prob", "image")
 SPOKEN = ("target_category", "similarity_maps", "cosine_maps")
 
 
@@ -31,7 +33,10 @@ class Recalibration(nn.Module):
     embedding, and see means and maxima of their features over the image, which tell what is common in it. Normalised within
     one sample.
 
-    :param observation_space: needs ``sam_image_embeddings`` and ``sam_pred_mask_prob``; for the explicit branch
+    Beyond the paper, both see the pixels through a few strided convolutions: what SAM was not made to care about, such as
+    whether a thing is in focus, its embedding holds badly.
+
+    :param observation_space: needs ``sam_image_embeddings``, ``sam_pred_mask_prob`` and ``image``; for the explicit branch
         ``target_category``, ``similarity_maps`` and ``cosine_maps``, too
     :param branch: ``"implicit"`` or ``"explicit"``
     :raises ValueError: there is no such branch, or language is missing
@@ -51,6 +56,7 @@ class Recalibration(nn.Module):
         inputs = channels + 1 if branch == "implicit" else 2 * channels + 1 + N_GUIDES
         depth = 2 if branch == "implicit" else 3
         self.narrow = nn.Conv2d(inputs, width, 1)
+        self.pixels = _pixels(observation_space["image"], embedding.shape[-1], width)
         self.first = nn.Sequential(*(_convolution(width, width) for _ in range(depth)))
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True) if branch == "explicit" else None
         self.before = nn.LayerNorm(width) if branch == "explicit" else None
@@ -69,7 +75,8 @@ class Recalibration(nn.Module):
             target = observations["target_category"].reshape(len(embedding), -1)
             guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
             seen += [embedding * guides[:, :1], guides]
-        x = self.first(self.narrow(th.cat(seen, dim=1)))
+        pixels = on_grid(self.pixels(observations["image"].float() / 127.5 - 1), embedding.shape[-1])
+        x = self.first(self.narrow(th.cat(seen, dim=1)) + pixels)
         if self.attention is not None and self.before is not None:
             grid = min(x.shape[-1], _TOKEN_GRID)
             tokens = self.before(on_grid(x, grid).flatten(2).transpose(1, 2))
@@ -98,8 +105,20 @@ class Recalibration(nn.Module):
         return out
 
 
-def _convolution(channels: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1), nn.GroupNorm(8, width), nn.ReLU())
+def _pixels(image: spaces.Space[Any], side: int, width: int) -> nn.Module:
+    """Convolutions of stride 2 for as long as the map of an image stays as fine as the embedding."""
+    assert image.shape is not None
+    channels, shrunk = image.shape[:2]
+    layers: list[nn.Module] = []
+    while shrunk // 2 >= side:
+        out = min(16 << len(layers), width)
+        layers.append(_convolution(channels, out, 2))
+        channels, shrunk = out, shrunk // 2
+    return nn.Sequential(*layers, nn.Conv2d(channels, width, 1))
+
+
+def _convolution(channels: int, width: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1), nn.GroupNorm(8, width), nn.ReLU())
 
 
 def dice_and_cross_entropy(logits: th.Tensor, truth: th.Tensor, known: th.Tensor) -> th.Tensor:

@@ -29,6 +29,7 @@ def space(channels=8, side=12, categories=3):
         {
             "sam_image_embeddings": spaces.Box(-1, 1, (channels, side, side)),
             "sam_pred_mask_prob": spaces.Box(0, 1, (4 * side, 4 * side)),
+            "image": spaces.Box(0, 255, (3, 32, 32), np.uint8),
             "target_category": spaces.Discrete(categories),
             "similarity_maps": maps,
             "cosine_maps": maps,

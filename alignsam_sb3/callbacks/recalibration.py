@@ -24,7 +24,7 @@ class RecalibrationCallback(BaseCallback):
     :param steps: environment steps before the first rollout, over all environments
     :param updates: of the module after each vector step, on one of the last 64 vector steps
     :param beside: go on during PPO, after every vector step
-    :param learning_rate: of AdamW
+    :param learning_rate: highest of AdamW's, which rises and falls once before PPO; beside PPO it is a tenth of it
     :param weight_decay: of AdamW
     """
 
@@ -33,7 +33,7 @@ class RecalibrationCallback(BaseCallback):
         steps: int = 10_000,
         updates: int = 4,
         beside: bool = True,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         weight_decay: float = 0.1,
     ) -> None:
         super().__init__()
@@ -55,16 +55,26 @@ class RecalibrationCallback(BaseCallback):
             return
         self._srm = srm
         self._rng = np.random.default_rng(self.model.seed)
-        self._optimizer = th.optim.AdamW(srm.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         if not self.model.num_timesteps:
             self._before()
+        self._begin(self.learning_rate / 10)
+
+    def _begin(self, learning_rate: float) -> None:
+        assert self._srm is not None
+        self._optimizer = th.optim.AdamW(self._srm.parameters(), learning_rate, weight_decay=self.weight_decay)
 
     def _before(self) -> None:
         venv: Any = self.training_env
         observations = venv.reset()
-        bar = tqdm(range(self.steps // venv.num_envs), desc="recalibration", mininterval=5)
+        count = self.steps // venv.num_envs
+        if not count:
+            return
+        self._begin(self.learning_rate)
+        cycle = th.optim.lr_scheduler.OneCycleLR(self._optimizer, self.learning_rate, count, pct_start=0.1)
+        bar = tqdm(range(count), desc="recalibration", mininterval=5)
         for _ in bar:
             loss = self._learn(observations)
+            cycle.step()
             bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
             drawn = [self._rng.choice(np.flatnonzero(mask)) for mask in observations["action_mask"]]
             best = venv.env_method("oracle_action")

@@ -119,7 +119,7 @@ class ToyScenes:
         return found
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16_384)  # 1 GB at most; all tasks of an ablation
 def _cached_scene(task: int, split: int, seed: int, index: int, size: int) -> Scene:
     rng = np.random.default_rng([task, split, seed, index])
     scene = DRAWN[TASKS[task]](rng, size)
