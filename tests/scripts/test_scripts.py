@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from alignsam_sb3.ablation import VARIANTS
@@ -84,11 +85,17 @@ def test_enjoy_plays_evaluation_images(trained):
 
 
 def test_optimize_samples_ours_and_leaves_no_run_folder(tmp_path):
+    journal = tmp_path / "study.log"
     said = run(
         "scripts/train.py", "-optimize", "--n-trials", "2", "-n", "32", "-f", tmp_path, "--eval-episodes", "1", *SMALL,
-        "-params", "n_envs:2", WARM,
+        "--study-name", "s", "--storage", journal, "-params", "n_envs:2", WARM,
     )  # fmt: skip
     assert "Number of finished trials:  2" in said
+    shown = run("scripts/show_study.py", journal, "--study-name", "s", "--out", tmp_path / "study.png")
+    assert "2 trials: 2 complete" in shown
+    assert {"n_steps", "gamma", "learning_rate"} <= set(yaml.safe_load(shown.split("\n\n")[1]))
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+    assert "it holds s" in run("scripts/show_study.py", journal, "--study-name", "t", fails=True)
     assert "n_steps_pow" in said
     assert not [p for p in (tmp_path / "ppo_mask").iterdir() if p.is_dir() and p.name.startswith("SamSeg")]
 
