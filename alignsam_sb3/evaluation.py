@@ -341,7 +341,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def prepared() -> SamSegEnv:
         env = make_env()
-        share_srm(model, DummyVecEnv([lambda: env]))
+        share_srm(model, env)
         return env
 
     players: dict[str, Player] = {

@@ -11,6 +11,7 @@ from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.pictures import Picture, caption, save_picture
+from alignsam_sb3.policies import share_srm
 
 NOT_TEXT = ("stdout", "log", "json", "csv")  # outputs that cannot take a picture
 
@@ -83,9 +84,7 @@ class EpisodeFilmCallback(BaseCallback):
         self._next = 0
 
     def _init_callback(self) -> None:
-        srm = getattr(self.model.policy, "srm", None)
-        if srm is not None:
-            self.env.use_srm(srm)
+        share_srm(self.model, self.env)
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self._next:

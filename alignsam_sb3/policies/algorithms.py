@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -86,11 +87,16 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn"]
 
 
-def share_srm(model: BaseAlgorithm, venv: VecEnv) -> None:
-    """Let environments draw their foreground maps with the model's own recalibration module, if it has one."""
+def share_srm(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
+    """Let an environment, or those of a VecEnv, draw foreground maps with the model's own recalibration module, if any."""
     srm = getattr(model.policy, "srm", None)
-    if srm is not None and venv.has_attr("use_srm"):
-        venv.env_method("use_srm", srm)
+    if srm is None:
+        return
+    if not isinstance(env, VecEnv):
+        if hasattr(env.unwrapped, "use_srm"):
+            env.unwrapped.use_srm(srm)
+    elif env.has_attr("use_srm"):
+        env.env_method("use_srm", srm)
 
 
 def _is_plain(value: object) -> bool:
