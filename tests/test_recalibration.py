@@ -133,6 +133,15 @@ def test_all_environments_at_once_draw_what_each_alone_draws(trained):
         observations = [venv.step(np.array(actions))[0] for venv in (batched, single)]
 
 
+@pytest.mark.parametrize("steps", [0, 4, 8, 40])
+def test_it_can_be_taught_for_as_short_as_one_likes(steps):
+    venv = make_vec_env("SamSeg-v0", 4, 0, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=2, batch_size=8, n_epochs=1, seed=0, device="cpu")
+    before = model.policy.srm.last[-1].weight.clone()
+    model.learn(0, callback=RecalibrationCallback(steps=steps, updates=1))
+    assert th.equal(model.policy.srm.last[-1].weight, before) == (steps == 0)
+
+
 def test_a_policy_without_a_module_is_told_what_to_do():
     venv = make_vec_env("SamSeg-v0", 1, 0, env_kwargs={**KWARGS, "srm": False}, vec_env_cls=SamSegVecEnv)
     model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=2, batch_size=2, device="cpu")

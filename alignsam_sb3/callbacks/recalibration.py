@@ -70,7 +70,9 @@ class RecalibrationCallback(BaseCallback):
         if not count:
             return
         self._begin(self.learning_rate)
-        cycle = th.optim.lr_scheduler.OneCycleLR(self._optimizer, self.learning_rate, count, pct_start=0.1)
+        total = max(count, 2)
+        rise = max(0.1, 1.5 / total)  # of a whole step or none, OneCycleLR would divide by zero
+        cycle = th.optim.lr_scheduler.OneCycleLR(self._optimizer, self.learning_rate, total, pct_start=rise)
         bar = tqdm(range(count), desc="recalibration", mininterval=5)
         for _ in bar:
             loss = self._learn(observations)
