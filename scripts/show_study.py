@@ -12,22 +12,15 @@ import optuna
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from alignsam_sb3.zoo import convert_hyperparams
 
 COLOURS = {TrialState.COMPLETE: "tab:blue", TrialState.PRUNED: "tab:orange"}
 
 
-def reached(trial: FrozenTrial) -> float | None:
-    """The return at the end, or at the last evaluation before the trial was pruned; None where there was none."""
-    if trial.state == TrialState.COMPLETE:
-        return trial.value
-    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
-
-
 def plot(study: optuna.Study, path: Path) -> None:
-    """Each hyperparameter a panel: its value against what the trial reached; the best trial ringed."""
+    """Each hyperparameter a panel: its value against the return (a pruned trial's last); the best trial ringed."""
     from matplotlib.figure import Figure
 
     names = sorted(study.best_trial.params)
@@ -35,8 +28,8 @@ def plot(study: optuna.Study, path: Path) -> None:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         for state, colour in COLOURS.items():
-            trials = [t for t in study.get_trials(deepcopy=False, states=(state,)) if reached(t) is not None]
-            values = [[t.params[name] for t in trials], [reached(t) for t in trials]]
+            trials = [t for t in study.get_trials(deepcopy=False, states=(state,)) if t.value is not None]
+            values = [[t.params[name] for t in trials], [t.value for t in trials]]
             axes.scatter(*values, s=18, color=colour, label=state.name.lower())
         best = study.best_trial
         axes.scatter([best.params[name]], [best.value], s=90, facecolors="none", edgecolors="black", label="best")

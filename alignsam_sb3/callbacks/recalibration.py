@@ -65,10 +65,10 @@ class RecalibrationCallback(BaseCallback):
 
     def _before(self) -> None:
         venv: Any = self.training_env
-        observations = venv.reset()
         count = self.steps // venv.num_envs
         if not count:
             return
+        observations = venv.reset()
         self._begin(self.learning_rate)
         total = max(count, 2)
         rise = max(0.1, 1.5 / total)  # of a whole step or none, OneCycleLR would divide by zero
