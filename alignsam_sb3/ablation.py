@@ -66,7 +66,7 @@ class Budget:
     """
 
     images: int = 2000
-    recalibrate: int = 3000
+    recalibrate: int = 6000
     updates: int = 8
     warm: int = 2000
     ppo: int = 1024

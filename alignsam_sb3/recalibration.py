@@ -1,8 +1,7 @@
 """The semantic recalibration module (AlignSAM, section 3.3): where the target is, from image, embedding and belief.
 
-A small network over frozen embeddings (and, unlike the paper's, a glance at the pixels), taught by the masks of the training
-images. Its map decides the labels of clicks (``SamSeg-v0`` with ``labels="srm"``) and is what the agent sees as
-``foreground_map``.
+A small network over frozen embeddings, taught by the masks of the training images. Its map decides the labels of clicks
+(``SamSeg-v0`` with ``labels="srm"``) and is what the agent sees as ``foreground_map``.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from alignsam_sb3.names import nearest
 
 _TOKEN_GRID = 8  # attention is among so many cells along each axis, at most
 BRANCHES = ("implicit", "explicit")
-SEEN = ("sam_image_embeddings", "sam_pred_mask_prob", "image")
+SEEN = ("sam_image_embeddings", "sam_pred_mask_prob")
 SPOKEN = ("target_category", "similarity_maps", "cosine_maps")
 
 
@@ -33,11 +32,12 @@ class Recalibration(nn.Module):
     embedding, and see means and maxima of their features over the image, which tell what is common in it. Normalised within
     one sample.
 
-    Beyond the paper, both see the pixels through a few strided convolutions: what SAM was not made to care about, such as
-    whether a thing is in focus, its embedding holds badly.
+    Beyond the paper, the implicit branch sees the pixels through a few strided convolutions: what SAM was not made to care
+    about, such as whether a thing is in focus, its embedding holds badly. The explicit branch gains little or nothing from
+    them (docs/ablation.md).
 
-    :param observation_space: needs ``sam_image_embeddings``, ``sam_pred_mask_prob`` and ``image``; for the explicit branch
-        ``target_category``, ``similarity_maps`` and ``cosine_maps``, too
+    :param observation_space: needs ``sam_image_embeddings`` and ``sam_pred_mask_prob``; for the implicit branch ``image``, for
+        the explicit one ``target_category``, ``similarity_maps`` and ``cosine_maps``, too
     :param branch: ``"implicit"`` or ``"explicit"``
     :raises ValueError: there is no such branch, or language is missing
     """
@@ -51,12 +51,12 @@ class Recalibration(nn.Module):
         embedding = observation_space["sam_image_embeddings"]
         assert embedding.shape is not None
         self.branch = branch
-        self.needs = SEEN + (SPOKEN if branch == "explicit" else ())
+        self.needs = SEEN + (SPOKEN if branch == "explicit" else ("image",))
         channels = embedding.shape[0]
         inputs = channels + 1 if branch == "implicit" else 2 * channels + 1 + N_GUIDES
         depth = 2 if branch == "implicit" else 3
         self.narrow = nn.Conv2d(inputs, width, 1)
-        self.pixels = _pixels(observation_space["image"], embedding.shape[-1], width)
+        self.pixels = _pixels(observation_space["image"], embedding.shape[-1], width) if branch == "implicit" else None
         self.first = nn.Sequential(*(_convolution(width, width) for _ in range(depth)))
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True) if branch == "explicit" else None
         self.before = nn.LayerNorm(width) if branch == "explicit" else None
@@ -75,8 +75,10 @@ class Recalibration(nn.Module):
             target = observations["target_category"].reshape(len(embedding), -1)
             guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
             seen += [embedding * guides[:, :1], guides]
-        pixels = on_grid(self.pixels(observations["image"].float() / 127.5 - 1), embedding.shape[-1])
-        x = self.first(self.narrow(th.cat(seen, dim=1)) + pixels)
+        x = self.narrow(th.cat(seen, dim=1))
+        if self.pixels is not None:
+            x = x + on_grid(self.pixels(observations["image"].float() / 127.5 - 1), embedding.shape[-1])
+        x = self.first(x)
         if self.attention is not None and self.before is not None:
             grid = min(x.shape[-1], _TOKEN_GRID)
             tokens = self.before(on_grid(x, grid).flatten(2).transpose(1, 2))

@@ -10,6 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
+from alignsam_sb3.callbacks.recalibration import turned
 from alignsam_sb3.policies import SamMaskablePPO, load_policy
 from alignsam_sb3.recalibration import Recalibration, dice_and_cross_entropy
 
@@ -61,17 +62,30 @@ def test_images_of_a_batch_do_not_see_each_other():
     assert np.allclose(srm.foreground(many), alone, atol=1e-6)
 
 
-def test_the_implicit_branch_hears_nothing_and_the_explicit_one_must():
+def test_the_implicit_branch_looks_and_the_explicit_one_listens():
     described, many = space(), batch(space())
-    for branch, deaf in (("implicit", True), ("explicit", False)):
+    for branch, sense, other in (("implicit", "image", "cosine_maps"), ("explicit", "cosine_maps", "image")):
         srm = Recalibration(described, branch)
-        other = {**many, "cosine_maps": many["cosine_maps"][::-1].copy()}
-        assert np.allclose(srm.foreground(many), srm.foreground(other)) == deaf
+        for key, deaf in ((sense, False), (other, True)):
+            changed = {**many, key: many[key][::-1].copy()}
+            assert np.allclose(srm.foreground(many), srm.foreground(changed)) == deaf
     mute = spaces.Dict({key: described[key] for key in ("sam_image_embeddings", "sam_pred_mask_prob")})
     with pytest.raises(ValueError, match=r"needs a language prior.*clip='tiny'"):
         Recalibration(mute, "explicit")
     with pytest.raises(ValueError, match="did you mean 'explicit'"):
         Recalibration(described, "explicid")
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_all_maps_of_a_scene_turn_together(quarters, mirrored):
+    small = th.arange(2 * 3 * 16.0).reshape(2, 3, 4, 4)
+    large = small.repeat_interleave(3, -1).repeat_interleave(3, -2)
+    assert th.equal(turned(large, quarters, mirrored)[..., ::3, ::3], turned(small, quarters, mirrored))
+    assert th.equal(turned(large[:, 0], quarters, mirrored), turned(large, quarters, mirrored)[:, 0])
+    assert th.equal(turned(small, quarters, mirrored), small) == (quarters == 0 and not mirrored)
+    words = th.eye(3)
+    assert turned(words, quarters, mirrored) is words
 
 
 def test_the_loss_leaves_out_what_nobody_knows():

@@ -18,8 +18,9 @@ class RecalibrationCallback(BaseCallback):
     """Dice + BCE on the training images (AlignSAM, section 3.3), for policies that hold a recalibration module.
 
     First the training environments are played, half of the steps at random and half by the oracle, so that the module sees
-    beliefs of every quality. Then it learns on from what the policy does. Only training images are used. The steps before are
-    not counted as steps of the training, and a resumed training does not repeat them. Put it before ``WarmStartCallback``.
+    beliefs of every quality. Then it learns on from what the policy does. Only training images are used, each time turned and
+    mirrored anew. The steps before are not counted as steps of the training, and a resumed training does not repeat them. Put
+    it before ``WarmStartCallback``.
 
     :param steps: environment steps before the first rollout, over all environments
     :param updates: of the module after each vector step, on one of the last 64 vector steps
@@ -100,8 +101,10 @@ class RecalibrationCallback(BaseCallback):
         loss = th.zeros(())
         for k in range(self.updates):
             place = len(self._seen) - 1 if k == 0 else int(self._rng.integers(len(self._seen)))
-            remembered, known = self._seen[place]
-            loss = dice_and_cross_entropy(srm(remembered), known[:, :1], known[:, 1:])
+            remembered, answer = self._seen[place]
+            view = int(self._rng.integers(4)), bool(self._rng.integers(2))
+            covered, known = turned(answer, *view).chunk(2, 1)
+            loss = dice_and_cross_entropy(srm({key: turned(x, *view) for key, x in remembered.items()}), covered, known)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             th.nn.utils.clip_grad_norm_(srm.parameters(), 1.0)
@@ -109,3 +112,11 @@ class RecalibrationCallback(BaseCallback):
         self._optimizer.zero_grad()  # PPO clips by the norm of all gradients of the policy, and these are none of its own
         srm.eval()
         return float(loss.detach())
+
+
+def turned(x: th.Tensor, quarters: int, mirrored: bool) -> th.Tensor:
+    """A batch of maps (B, ..., h, w) turned by quarters and then mirrored; what is no map (B, N) stays as it is."""
+    if x.ndim < 3:
+        return x
+    x = x.rot90(quarters, (-2, -1))
+    return x.flip(-1) if mirrored else x
