@@ -24,7 +24,7 @@ from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation import Player, Row, agent_player, evaluate, oracle_player, random_player
 from alignsam_sb3.files import removed_on_error, write_json
-from alignsam_sb3.policies import SamMaskablePPO
+from alignsam_sb3.policies import SamMaskablePPO, share_srm
 from alignsam_sb3.recalibration import Recalibration
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -182,18 +182,17 @@ def module_of(model: SamMaskablePPO) -> Recalibration:
 
 def judge(
     players: Mapping[str, Player],
-    srm: Recalibration | None,
+    model: SamMaskablePPO,
     kwargs: Mapping[str, Any],
     episodes: int,
     seed: int,
 ) -> dict[str, dict[str, list[float]]]:
-    """Means of all metrics after each click, for each player."""
+    """Means of all metrics after each click, for each player; maps are drawn by the model's module."""
 
     def make() -> SamSegEnv:
         env = gym.make("SamSeg-v0", **kwargs).unwrapped
         assert isinstance(env, SamSegEnv)
-        if srm is not None:
-            env.use_srm(srm)
+        share_srm(model, env)
         return env
 
     rows, *_ = evaluate(players, make, episodes, seed)
@@ -230,15 +229,15 @@ def run(task: str, seed: int, budget: Budget, out: Path) -> dict[str, Any]:
 
 
 def _judge_variant(task: str, variant: str, budget: Budget, seed: int, model: SamMaskablePPO, found: dict[str, Any]) -> None:
-    srm, rows = getattr(model.policy, "srm", None), found["rows"]
+    rows = found["rows"]
     players: dict[str, Player] = {variant: agent_player(model)}
     if variant == "full":
         players |= {"random positions": random_player(seed), "oracle": oracle_player}
-    rows |= judge(players, srm, env_kwargs(task, variant, budget, "eval"), budget.episodes, seed)
+    rows |= judge(players, model, env_kwargs(task, variant, budget, "eval"), budget.episodes, seed)
     if variant == "full":
         longer = env_kwargs(task, variant, budget, "eval", budget.curve)
         players = {name: players[name] for name in ("full", "random positions", "oracle")}
-        found["curve"] = judge(players, srm, longer, budget.curve_episodes, seed)
+        found["curve"] = judge(players, model, longer, budget.curve_episodes, seed)
 
 
 def iqm(values: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from alignsam_sb3 import metrics
 from alignsam_sb3.answers import AnswerTable, build_table
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
+from alignsam_sb3.names import nearest
 from alignsam_sb3.rewards.network import Question, RewardScorer, load_scorer
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.segmenters.text import TextSegmenter
@@ -111,35 +112,45 @@ def answer(
 
 
 def answer_by_name(
-    dataset: str,
-    split: str,
-    dataset_kwargs: Mapping[str, Any] | None,
-    text_segmenter: str,
-    segmenter: str,
-    clip: str,
-    prompts: Sequence[str] | str | None,
+    env: str,
+    by_truth: str,
+    reward: str,
     reward_network: str | None,
     device: str,
     trust_remote_code: bool,
-) -> Answered:
-    """The same for spec strings; equal arguments give one object per process."""
-    options = json.dumps([dict(dataset_kwargs or {}), prompts if isinstance(prompts, str | None) else list(prompts)])
-    return _answer_by_name(dataset, split, options, text_segmenter, segmenter, clip, reward_network, device, trust_remote_code)
+    asked: Mapping[str, Any],
+) -> tuple[Answered, dict[str, Any]]:
+    """The same for spec strings, with what a training that goes on needs to make the same task again: plain values.
+
+    Equal arguments give one object per process.
+
+    :param env: the environment, for messages
+    :param by_truth: the reward that needs ground truth; ``"network"`` is the other
+    :param asked: ``dataset``, ``split``, ``dataset_kwargs``, ``text_segmenter``, ``segmenter``, ``clip``, ``prompts``
+    :raises ValueError: there is no such reward, or it lacks its network or its truth
+    """
+    if reward not in (by_truth, "network"):
+        raise ValueError(nearest(f"reward of {env}", reward, (by_truth, "network")))
+    if reward == "network" and reward_network is None:
+        raise ValueError(
+            "the reward 'network' needs reward_network='DIR': fit one with `python -m alignsam_sb3.rewards.network fit "
+            f"--dataset {asked['dataset']} --out DIR`, or take reward={by_truth!r}"
+        )
+    prompts = asked["prompts"]
+    task = {
+        **{key: asked[key] for key in ("dataset", "text_segmenter", "segmenter", "clip")},
+        "dataset_kwargs": dict(asked["dataset_kwargs"] or {}),
+        "prompts": prompts if isinstance(prompts, str | None) else list(prompts),
+    }
+    answered = _answer_by_name(asked["split"], json.dumps(task), reward_network, device, trust_remote_code)
+    if reward == by_truth and not answered.labelled:
+        raise ValueError(f"the reward {by_truth!r} needs ground truth, and {asked['dataset']} has none: take reward='network'")
+    return answered, {**task, "reward": reward, "reward_network": reward_network}
 
 
 @lru_cache(maxsize=8)
-def _answer_by_name(
-    dataset: str,
-    split: str,
-    options: str,
-    text_segmenter: str,
-    segmenter: str,
-    clip: str,
-    reward_network: str | None,
-    device: str,
-    trust_remote_code: bool,
-) -> Answered:
-    kwargs, prompts = json.loads(options)
+def _answer_by_name(split: str, asked: str, reward_network: str | None, device: str, trust_remote_code: bool) -> Answered:
+    task = json.loads(asked)
     scorer = None if reward_network is None else load_scorer(reward_network, device)
-    model = load_text_segmenter(text_segmenter, segmenter, clip, device, trust_remote_code)
-    return answer(load_dataset(dataset, split, **kwargs), model, prompts, scorer, device)
+    model = load_text_segmenter(task["text_segmenter"], task["segmenter"], task["clip"], device, trust_remote_code)
+    return answer(load_dataset(task["dataset"], split, **task["dataset_kwargs"]), model, task["prompts"], scorer, device)

@@ -5,18 +5,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.answered import Answered, answer_by_name
+from alignsam_sb3.envs.answered import answer_by_name
 from alignsam_sb3.envs.spaces import CompactBox
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets import Sample
-from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, triptych
 from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe, mean_colour
 from alignsam_sb3.rewards.network import Question
 
-REWARDS = ("dice_gain", "network")
 STOP = len(OPERATIONS)
 N_EFFECTS = 4
 Observation = dict[str, Any]
@@ -63,33 +61,21 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         trust_remote_code: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if reward not in REWARDS:
-            raise ValueError(nearest("reward of MaskRefine-v0", reward, REWARDS))
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}")
-        if reward == "network" and reward_network is None:
-            raise ValueError(
-                "the reward 'network' needs reward_network='DIR': fit one with `python -m alignsam_sb3.rewards.network fit "
-                f"--dataset {dataset} --out DIR`, or take reward='dice_gain'"
-            )
-        self.answered: Answered = answer_by_name(
-            *(dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts, reward_network, device),
-            trust_remote_code,
+        self.answered, settings = answer_by_name(
+            *("MaskRefine-v0", "dice_gain", reward, reward_network, device, trust_remote_code),
+            {
+                "dataset": dataset,
+                "split": split,
+                "dataset_kwargs": dataset_kwargs,
+                "text_segmenter": text_segmenter,
+                "segmenter": segmenter,
+                "clip": clip,
+                "prompts": prompts,
+            },
         )
-        if reward == "dice_gain" and not self.answered.labelled:
-            raise ValueError(f"the reward 'dice_gain' needs ground truth, and {dataset} has none: take reward='network'")
-        self.settings = {
-            "dataset": dataset,
-            "dataset_kwargs": dict(dataset_kwargs or {}),
-            "text_segmenter": text_segmenter,
-            "segmenter": segmenter,
-            "clip": clip,
-            "prompts": prompts if isinstance(prompts, str) else list(prompts),
-            "reward": reward,
-            "reward_network": reward_network,
-            "max_steps": max_steps,
-        }
-        """What a training that goes on needs to make the same task again; plain values, stored with a policy."""
+        self.settings = {**settings, "max_steps": max_steps}
         self.render_mode, self.max_steps, self._reward = render_mode, max_steps, reward
         size = N_DESCRIBED + N_EFFECTS * len(OPERATIONS) + 1
         self.observation_space = spaces.Dict(

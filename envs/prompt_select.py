@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.answered import Answered, answer_by_name
+from alignsam_sb3.envs.answered import answer_by_name
 from alignsam_sb3.envs.spaces import CompactBox
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, triptych
 from alignsam_sb3.semantics import load_clip
 
-REWARDS = ("network", "dice")
 OBSERVATIONS = ("statistics", "rich", "clip")
 N_STATISTICS, N_GRADIENTS = 16, 4
 N_PER_PROMPT = 3
@@ -94,37 +93,24 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         trust_remote_code: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if reward not in REWARDS:
-            raise ValueError(nearest("reward of PromptSelect-v0", reward, REWARDS))
         if observation not in OBSERVATIONS:
             raise ValueError(nearest("observation of PromptSelect-v0", observation, OBSERVATIONS))
         if images_per_episode < 1:
             raise ValueError(f"images_per_episode must be at least 1, got {images_per_episode}")
-        if reward == "network" and reward_network is None:
-            raise ValueError(
-                "the reward 'network' needs reward_network='DIR': fit one with `python -m alignsam_sb3.rewards.network fit "
-                f"--dataset {dataset} --out DIR`, or take reward='dice'"
-            )
         self.render_mode, self.images_per_episode = render_mode, images_per_episode
-        self.answered: Answered = answer_by_name(
-            *(dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts, reward_network, device),
-            trust_remote_code,
+        self.answered, settings = answer_by_name(
+            *("PromptSelect-v0", "dice", reward, reward_network, device, trust_remote_code),
+            {
+                "dataset": dataset,
+                "split": split,
+                "dataset_kwargs": dataset_kwargs,
+                "text_segmenter": text_segmenter,
+                "segmenter": segmenter,
+                "clip": clip,
+                "prompts": prompts,
+            },
         )
-        if reward == "dice" and not self.answered.labelled:
-            raise ValueError(f"the reward 'dice' needs ground truth, and {dataset} has none: take reward='network'")
-        self.settings = {
-            "dataset": dataset,
-            "dataset_kwargs": dict(dataset_kwargs or {}),
-            "text_segmenter": text_segmenter,
-            "segmenter": segmenter,
-            "clip": clip,
-            "prompts": prompts if isinstance(prompts, str | None) else list(prompts),
-            "reward": reward,
-            "reward_network": reward_network,
-            "images_per_episode": images_per_episode,
-            "observation": observation,
-        }
-        """What a training that goes on needs to make the same task again; plain values, stored with a policy."""
+        self.settings = {**settings, "images_per_episode": images_per_episode, "observation": observation}
         self._reward, self._rich = reward, observation in ("rich", "clip")
         self._clip = load_clip(clip, device) if observation == "clip" else None
         count = len(self.answered.prompts)
