@@ -62,12 +62,20 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class SharingTrialEvalCallback(TrialEvalCallback):
-    """The tuner's evaluation; its environment draws foreground maps with the policy's recalibration module."""
+class FairTrialEvalCallback(TrialEvalCallback):
+    """The tuner's evaluation, each time and for each trial on the same episodes, or pruning would compare luck.
+
+    Its environment draws foreground maps with the policy's recalibration module.
+    """
 
     def _init_callback(self) -> None:
         super()._init_callback()
         share_srm(self.model, self.eval_env)
+
+    def _on_step(self) -> bool:
+        if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
+            self.eval_env.seed(0)
+        return super()._on_step()
 
 
 class SamExperimentManager(ExperimentManager):
@@ -175,7 +183,7 @@ def install() -> None:
         HYPERPARAMS_SAMPLER[name] = sample_hyperparams
         HYPERPARAMS_CONVERTER[name] = convert_hyperparams  # type: ignore[assignment]
     rl_zoo3.exp_manager.EvalCallback = SegmentationEvalCallback  # type: ignore[attr-defined]
-    rl_zoo3.exp_manager.TrialEvalCallback = SharingTrialEvalCallback  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.TrialEvalCallback = FairTrialEvalCallback  # type: ignore[attr-defined]
     for module in (rl_zoo3.train, rl_zoo3.enjoy):
         module.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined]
 
