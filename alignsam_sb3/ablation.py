@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.stats import trim_mean
 from stable_baselines3.common.callbacks import BaseCallback
@@ -143,15 +144,20 @@ def _model(task: str, variant: str, budget: Budget, seed: int) -> SamMaskablePPO
 def teach(task: str, variant: str, budget: Budget, seed: int, path: Path) -> dict[str, th.Tensor]:
     """The weights of the recalibration module of the variant's branch: taught now, or as an earlier run left them.
 
-    :param path: where they are kept
+    :param path: where they are kept, with what they were taught
+    :raises ValueError: what is there was taught something else
     """
+    identity = {"taught": json.dumps([task, branch(task, variant), asdict(budget), seed])}
     if not path.is_file():
         model = _model(task, variant, budget, seed)
         model.learn(0, callback=RecalibrationCallback(budget.recalibrate, budget.updates))
         part = path.with_suffix(".part")
         with removed_on_error(part):
-            save_file(module_of(model).state_dict(), part)
+            save_file(module_of(model).state_dict(), part, identity)
             part.replace(path)
+    with safe_open(path, "pt") as stored:
+        if stored.metadata() != identity:
+            raise ValueError(f"{path} was taught something else ({stored.metadata()}, not {identity}): give another --out")
     return load_file(path)
 
 
@@ -221,7 +227,7 @@ def run(task: str, seed: int, budget: Budget, out: Path) -> dict[str, Any]:
         taught = None
         if VARIANTS[variant].get("srm", True):
             weights = out / f"{task}-{seed}-{branch(task, variant)}.safetensors"
-            taught = teach(task, variant, budget, seed, weights)
+            taught = teach(task, "branches swapped" if VARIANTS[variant].get("swapped") else "full", budget, seed, weights)
         model, found["training"][variant] = train(task, variant, budget, seed, taught)
         _judge_variant(task, variant, budget, seed, model, found)
         write_json(path, found)

@@ -39,7 +39,7 @@ class Recalibration(nn.Module):
     :param observation_space: needs ``sam_image_embeddings`` and ``sam_pred_mask_prob``; for the implicit branch ``image``, for
         the explicit one ``target_category``, ``similarity_maps`` and ``cosine_maps``, too
     :param branch: ``"implicit"`` or ``"explicit"``
-    :raises ValueError: there is no such branch, or language is missing
+    :raises ValueError: there is no such branch, or an observation that it needs is missing
     """
 
     def __init__(self, observation_space: spaces.Dict, branch: str, width: int = 48) -> None:
@@ -48,10 +48,13 @@ class Recalibration(nn.Module):
             raise ValueError(nearest("branch of the recalibration module", branch, BRANCHES))
         if branch == "explicit" and "similarity_maps" not in observation_space.spaces:
             raise ValueError("the explicit branch needs a language prior: make the environment with one, as in clip='tiny'")
+        self.needs = SEEN + (SPOKEN if branch == "explicit" else ("image",))
+        missing = [key for key in self.needs if key not in observation_space.spaces]
+        if missing:
+            raise ValueError(f"the {branch} branch needs {', '.join(self.needs)}; observations lack {', '.join(missing)}")
         embedding = observation_space["sam_image_embeddings"]
         assert embedding.shape is not None
         self.branch = branch
-        self.needs = SEEN + (SPOKEN if branch == "explicit" else ("image",))
         channels = embedding.shape[0]
         inputs = channels + 1 if branch == "implicit" else 2 * channels + 1 + N_GUIDES
         depth = 2 if branch == "implicit" else 3
@@ -130,6 +133,7 @@ def dice_and_cross_entropy(logits: th.Tensor, truth: th.Tensor, known: th.Tensor
     :param truth: (B, 1, h, w) share of each cell that the target covers
     :param known: (B, 1, h, w) share of each cell in the image of which the annotation says something
     """
+    truth = (truth / known.clamp(min=1e-6)).clamp(max=1)  # of what is known of a cell
     cross = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known).sum() / known.sum().clamp(min=1)
     prob = logits.sigmoid() * known
     dice = 1 - (2 * (prob * truth).sum((1, 2, 3)) + 1) / (prob.sum((1, 2, 3)) + (truth * known).sum((1, 2, 3)) + 1)

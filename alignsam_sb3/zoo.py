@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +16,7 @@ import rl_zoo3.train
 from rl_zoo3.callbacks import TrialEvalCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS
+from rl_zoo3.utils import ALGOS, create_test_env
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -31,12 +33,14 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT
   --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
   --clip SPEC          language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none
+  --warm-start STEPS   imitate the oracle for so many steps before PPO; 0: not at all. By default what the file says
   --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
   --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
   --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
   --mlflow [URI]       log to MLflow as well
 """
+WARM_START = "alignsam_sb3.callbacks.WarmStartCallback"
 OUR_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
 
 
@@ -62,6 +66,23 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def merge_env_kwargs(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's arguments of the environment with the command line's; options of another kind of data set are left out."""
+    merged = {**file, **given}
+    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (file, merged)}
+    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (file, given)]
+    if any(options):
+        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
+    return merged
+
+
+def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (the zoo's: a name, a dict, a list of them)
+    """The file's callbacks with so many steps of imitation, after all others, or without it."""
+    listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    others = [entry for entry in listed if WARM_START not in ([entry] if isinstance(entry, str) else entry)]
+    return [*others, {WARM_START: {"steps": steps}}] if steps else others
+
+
 class FairTrialEvalCallback(TrialEvalCallback):
     """The tuner's evaluation, each time and for each trial on the same episodes, or pruning would compare luck.
 
@@ -81,13 +102,16 @@ class FairTrialEvalCallback(TrialEvalCallback):
 class SamExperimentManager(ExperimentManager):
     """The zoo's manager with four repairs.
 
-    ``env_kwargs`` of the command line are merged into those of the file; the evaluation environment gets the same ones
-    on the evaluation split; resuming goes on with step count and schedule; Dice, films and MLflow are logged.
+    ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file; the evaluation
+    environment gets the same ones on the evaluation split; resuming goes on with step count and schedule; Dice, films and
+    MLflow are logged.
     """
 
     default_vec_env_cls = SamSegVecEnv
     mlflow: str | None = None
     """Tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables."""
+    warm_start: int | None = None
+    """Steps of imitation before PPO, None for what the file says."""
     debug_maps = False
     """Show belief and similarity maps in the films."""
 
@@ -106,7 +130,9 @@ class SamExperimentManager(ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
-        merged = {**(hyperparams.get("env_kwargs") or {}), **resumed, **given}
+        merged = merge_env_kwargs({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
+        if self.warm_start is not None:
+            hyperparams["callback"] = saved["callback"] = with_warm_start(hyperparams.get("callback"), self.warm_start)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
         self.eval_env_kwargs = {**held_out(merged), **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
@@ -197,7 +223,30 @@ def main(script: str, hyperparams: Path) -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(OUR_OPTIONS)
     sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:], hyperparams)]
+    if script == "enjoy":
+        share_when_played()
     getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
+
+
+def share_when_played() -> None:
+    """The zoo's enjoy loads a policy without the environments that it made: these get the policy's recalibration module."""
+    made: list[VecEnv] = []
+
+    def create_and_keep(*args: Any, **kwargs: Any) -> VecEnv:  # noqa: ANN401 (the zoo's)
+        made[:] = [create_test_env(*args, **kwargs)]
+        return made[0]
+
+    def loader(algorithm: type[BaseAlgorithm]) -> SimpleNamespace:
+        def load(*args: Any, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
+            model = algorithm.load(*args, **kwargs)
+            share_srm(model, made[0])
+            return model
+
+        return SimpleNamespace(load=load)
+
+    rl_zoo3.enjoy.create_test_env = create_and_keep  # type: ignore[attr-defined]
+    loaders = {name: loader(algorithm) for name, algorithm in {**ALGOS, **OUR_ALGORITHMS}.items()}
+    rl_zoo3.enjoy.ALGOS = loaders  # type: ignore[attr-defined, assignment]
 
 
 def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
@@ -211,12 +260,14 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
     parser.add_argument("--clip", default=None)
     parser.add_argument("--reward", default=None)
     parser.add_argument("--reward-network", default=None)
+    parser.add_argument("--warm-start", type=int, default=None)
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
     parser.add_argument("--env-kwargs", nargs="+", default=[])
     known, rest = parser.parse_known_args(argv)
     SamExperimentManager.mlflow, SamExperimentManager.debug_maps = known.mlflow, known.debug_maps
+    SamExperimentManager.warm_start = known.warm_start
     options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:

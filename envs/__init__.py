@@ -4,6 +4,7 @@ from typing import Any
 
 from gymnasium.envs.registration import register, registry
 
+AS_PUBLISHED: dict[str, Any] = {"max_steps": 15, "patches": 10, "labels": "srm", "initial_pair": True, "reward": "paper"}
 TASKS: dict[str, dict[str, Any]] = {
     "SamSeg-v0": {"max_steps": 3, "patches": 16},  # explicit: the target is named, and a language prior says where it might be
     "SamSegImplicit-v0": {"dataset": "toy:saliency", "clip": None, "max_steps": 3},
@@ -11,7 +12,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "SamSegSrm-v0": {"max_steps": 5, "patches": 16, "srm": True},
     "SamSegSrmImplicit-v0": {"dataset": "toy:saliency", "clip": None, "max_steps": 5, "patches": 16, "srm": True},
     # AlignSAM as published
-    "SamSegPaper-v0": {"max_steps": 15, "patches": 10, "labels": "srm", "initial_pair": True, "reward": "paper"},
+    "SamSegPaper-v0": AS_PUBLISHED,
+    "SamSegPaperImplicit-v0": {"dataset": "toy:saliency", "clip": None, **AS_PUBLISHED},
     "SamSegCoco-v0": {"clip": "ViT-B-16-quickgelu:openai@512", "patches": 16},  # give dataset and segmenter
 }
 """One environment with other defaults, each with its own entry in ``hyperparams/``.

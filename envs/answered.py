@@ -136,7 +136,7 @@ def answer_by_name(
             "the reward 'network' needs reward_network='DIR': fit one with `python -m alignsam_sb3.rewards.network fit "
             f"--dataset {asked['dataset']} --out DIR`, or take reward={by_truth!r}"
         )
-    prompts = asked["prompts"]
+    prompts = str(asked["prompts"]) if isinstance(asked["prompts"], Path) else asked["prompts"]
     task = {
         **{key: asked[key] for key in ("dataset", "text_segmenter", "segmenter", "clip")},
         "dataset_kwargs": dict(asked["dataset_kwargs"] or {}),

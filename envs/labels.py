@@ -63,21 +63,29 @@ class Labels:
 
 
 def initial_pair(
-    truth: NDArray[np.bool_] | None, foreground: NDArray[np.float32], size: tuple[int, int], rng: np.random.Generator
+    truth: NDArray[np.bool_] | None,
+    foreground: NDArray[np.float32],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    valid: NDArray[np.bool_] | None = None,
 ) -> list[Click]:
     """A positive and a negative click (AlignSAM, section 4.1).
 
     :param truth: (H, W) to draw them from in training; without it they are the map's extremes
     :param foreground: (h, w) in [0, 1] over the frame
+    :param valid: (H, W) False where the annotation says nothing: the truth's pair is not drawn there
     :return: both, or none where the truth covers all or nothing
     """
     if truth is None:
         cell = max(size) / len(foreground)
         centres = ((np.arange(len(foreground)) + 0.5) * cell).astype(int)
-        shown = np.where((centres < size[0])[:, None] & (centres < size[1])[None, :], foreground, np.nan)
+        in_y, in_x = (np.union1d(0, np.flatnonzero(centres < side)) for side in size)  # of a thin image at least one cell
+        shown = np.full(foreground.shape, np.nan)
+        shown[np.ix_(in_y, in_x)] = foreground[np.ix_(in_y, in_x)]
         extremes = [divmod(int(find(shown)), len(foreground)) for find in (np.nanargmax, np.nanargmin)]
-        return [((int(centres[c]), int(centres[r])), label) for (r, c), label in zip(extremes, (1, 0), strict=True)]
-    sides = [np.flatnonzero(part) for part in (truth, ~truth)]
+        places = [(min(int(centres[c]), size[1] - 1), min(int(centres[r]), size[0] - 1)) for r, c in extremes]
+        return [(place, label) for place, label in zip(places, (1, 0), strict=True)]
+    sides = [np.flatnonzero(part if valid is None else part & valid) for part in (truth, ~truth)]
     if not all(map(len, sides)):
         return []
     drawn = [divmod(int(rng.choice(side)), truth.shape[1]) for side in sides]

@@ -113,9 +113,6 @@ class SamSegEnv(gym.Env[Observation, int]):
         self._reward = make_reward(reward)
         self.labels = Labels(labels, split)
         self.wants_srm, self.initial_pair = srm or labels == "srm", initial_pair
-        self._begins_from_truth = split == "train"
-        if initial_pair and not self._begins_from_truth and not self.wants_srm:
-            raise ValueError("initial_pair takes the extremes of the recalibration module's map in evaluation: give srm=True")
         if initial_pair and remove:
             raise ValueError("initial_pair and remove do not go together: one half of the pair could be taken back")
         self.srm: Recalibration | None = None
@@ -126,6 +123,14 @@ class SamSegEnv(gym.Env[Observation, int]):
         self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
         self.looks_at_truth = reward != "network"
         """Whether the reward does; a warm start must not, where it does not."""
+        if labels == "oracle-train-only" and not (self.labelled and self.looks_at_truth):
+            raise ValueError(
+                "labels='oracle-train-only' takes labels from the truth, at which this task does not look (no masks, or "
+                "reward='network'): take labels='agent'"
+            )
+        self._begins_from_truth = split == "train" and self.labelled and self.looks_at_truth
+        if initial_pair and not self._begins_from_truth and not self.wants_srm:
+            raise ValueError("initial_pair takes the extremes of the recalibration module's map in evaluation: give srm=True")
         if reward == "network" and reward_network is None:
             reward_network = embedded_for(self.shared.dataset.categories)
         self.scorer = self._make_scorer(reward, reward_network, device)
@@ -238,7 +243,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             return
         if truth is None:
             self._observe(alone=True)  # draws the map
-        pair = initial_pair(truth, self._foreground, self.image_size, self.np_random)
+        pair = initial_pair(truth, self._foreground, self.image_size, self.np_random, self.valid)
         if pair:
             self._receive(pair, self._ask(pair))
             self._current().best_dice = self.dice

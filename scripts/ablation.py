@@ -22,11 +22,13 @@ from alignsam_sb3.ablation import SIZES, TASKS, run
 
 def work(task: str, seed: int, size: str, out: Path) -> str:
     """One seed of one task, in a process of its own; an error's traceback goes to a file beside the results."""
+    log = out / f"{task}-{seed}.error.txt"
+    log.unlink(missing_ok=True)
     try:
         run(task, seed, SIZES[size], out)
     except Exception as error:
-        (out / f"{task}-{seed}.error.txt").write_text(traceback.format_exc())
-        return f"{task}, seed {seed}: {type(error).__name__}: {error}"
+        log.write_text(traceback.format_exc())
+        return f"{task}, seed {seed}: {type(error).__name__}: {error} (all of it in {log})"
     return ""
 
 
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    size = "full" if args.full else "quick"
+    size, failed = "full" if args.full else "quick", []
     os.environ["OMP_NUM_THREADS"] = "1"
     if not args.report:
         jobs = [(task, seed) for seed in args.seeds for task in args.tasks]
@@ -51,10 +53,12 @@ def main() -> None:
         with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
             futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
             for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks"):
-                if future.result():
-                    print(future.result())
-    print(report(args.out))
-    print(f"Written to {args.out}: report.md, curves.png, and each seed's numbers")
+                failed += [future.result()] if future.result() else []
+    if len(failed) < len(args.seeds) * len(args.tasks):
+        print(report(args.out))
+        print(f"Written to {args.out}: report.md, curves.png, and each seed's numbers")
+    if failed:
+        raise SystemExit("\n".join(["These failed; the same command tries them again:", *failed]))
 
 
 if __name__ == "__main__":

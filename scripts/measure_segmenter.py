@@ -19,7 +19,11 @@ from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter, load_segm
 
 
 def click_through(
-    segmenter: PromptableSegmenter, embedding: th.Tensor, truths: list[NDArray[np.bool_]], clicks: int
+    segmenter: PromptableSegmenter,
+    embedding: th.Tensor,
+    truths: list[NDArray[np.bool_]],
+    valid: NDArray[np.bool_] | None,
+    clicks: int,
 ) -> tuple[list[list[float]], list[list[float]]]:
     """IoU after each oracle click for each target of one image: of the preferred candidate, and of the best candidate."""
     size = (truths[0].shape[0], truths[0].shape[1])
@@ -42,9 +46,9 @@ def click_through(
         candidates = (segmenter.postprocess(answer.logits, size) > 0).cpu().numpy()
         chosen = (segmenter.postprocess(logits, size) > 0).cpu().numpy()
         for i, truth in enumerate(truths):
-            preferred[i].append(metrics.iou(chosen[i], truth))
-            best[i].append(max(metrics.iou(c, truth) for c in candidates[i]))
-        fed, masks = list(logits.cpu()), list(chosen)
+            preferred[i].append(metrics.iou(chosen[i], truth, valid))
+            best[i].append(max(metrics.iou(c, truth, valid) for c in candidates[i]))
+        fed, masks = list(logits.cpu()), list(chosen if valid is None else chosen & valid)
     return preferred, best
 
 
@@ -55,7 +59,8 @@ def measure(segmenter: PromptableSegmenter, dataset: SegmentationDataset, clicks
     for index in tqdm(range(len(dataset)), desc="images", mininterval=5):
         sample = dataset[index]
         if len(sample.masks):
-            one, other = click_through(segmenter, segmenter.encode([sample.image]), list(sample.masks), clicks)
+            embedding = segmenter.encode([sample.image])
+            one, other = click_through(segmenter, embedding, list(sample.masks), sample.valid, clicks)
             preferred += one
             best += other
     return {

@@ -22,7 +22,7 @@ def test_each_variant_differs_from_the_full_one_in_what_its_name_says():
     assert differs["branches swapped"] == {"clip"}
     assert not differs["imitation alone"] | differs["without warm start"]
     assert branch("blur", "full") == branch("semantic", "branches swapped") == "implicit"
-    assert all("split" in env_kwargs(t, v, TINY, "eval") for t in TASKS for v in VARIANTS)
+    assert all(env_kwargs(t, v, TINY, "eval")["split"] == "eval" for t in TASKS for v in VARIANTS)
 
 
 def test_interquartile_means_and_their_intervals():
@@ -54,4 +54,7 @@ def test_a_seed_of_a_task_is_run_once_and_goes_on_where_it_stopped(tmp_path, mon
     assert len(found["curve"]["full"]["dice"]) == TINY.curve
     assert ablation.run("saliency", 1, TINY, tmp_path) == found
     with pytest.raises(ValueError, match="belongs to another budget"):
+        ablation.run("saliency", 1, replace(TINY, ppo=64), tmp_path)
+    (tmp_path / "saliency-1.json").unlink()
+    with pytest.raises(ValueError, match="was taught something else"):
         ablation.run("saliency", 1, replace(TINY, ppo=64), tmp_path)

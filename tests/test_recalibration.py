@@ -70,6 +70,8 @@ def test_the_implicit_branch_looks_and_the_explicit_one_listens():
             changed = {**many, key: many[key][::-1].copy()}
             assert np.allclose(srm.foreground(many), srm.foreground(changed)) == deaf
     mute = spaces.Dict({key: described[key] for key in ("sam_image_embeddings", "sam_pred_mask_prob")})
+    with pytest.raises(ValueError, match=r"implicit branch needs .*observations lack image"):
+        Recalibration(mute, "implicit")
     with pytest.raises(ValueError, match=r"needs a language prior.*clip='tiny'"):
         Recalibration(mute, "explicit")
     with pytest.raises(ValueError, match="did you mean 'explicit'"):
@@ -97,6 +99,8 @@ def test_the_loss_leaves_out_what_nobody_knows():
     wrong[..., 0, 0] *= -1
     assert float(dice_and_cross_entropy(wrong, truth, known)) > 0.5
     known[..., 0, 0] = 0
+    assert float(dice_and_cross_entropy(wrong, truth, known)) < 1e-3
+    known[..., 1, 0] = truth[..., 1, 0] = 0.4  # all that is known of this cell is target
     assert float(dice_and_cross_entropy(wrong, truth, known)) < 1e-3
 
 
@@ -129,6 +133,15 @@ def test_it_is_saved_and_loaded_with_the_policy(trained, tmp_path):
     for key, value in model.policy.srm.state_dict().items():
         assert th.equal(loaded.policy.srm.state_dict()[key], value)
     assert loaded.env.get_attr("srm")[0] is loaded.policy.srm
+
+
+def test_a_module_of_another_version_says_so(trained, tmp_path):
+    model, _ = trained
+    model.policy.srm.extra = th.nn.Linear(2, 2)
+    model.save(tmp_path / "p")
+    del model.policy.srm.extra
+    with pytest.raises(ValueError, match="a recalibration module of another version"):
+        load_policy(tmp_path / "p.zip", DummyVecEnv([lambda: gym.make("SamSeg-v0", **KWARGS)]))
 
 
 def test_all_environments_at_once_draw_what_each_alone_draws(trained):

@@ -20,7 +20,8 @@ class RecalibrationCallback(BaseCallback):
     First the training environments are played, half of the steps at random and half by the oracle, so that the module sees
     beliefs of every quality. Then it learns on from what the policy does. Only training images are used, each time turned and
     mirrored anew. The steps before are not counted as steps of the training, and a resumed training does not repeat them. Put
-    it before ``WarmStartCallback``.
+    it before ``WarmStartCallback``. The last 64 vector steps are remembered in main memory, 5 MB for each environment and step
+    with a full-size SAM.
 
     :param steps: environment steps before the first rollout, over all environments
     :param updates: of the module after each vector step, on one of the last 64 vector steps
@@ -52,7 +53,10 @@ class RecalibrationCallback(BaseCallback):
                 "environment with srm=True (or labels='srm') and take a policy of this package, or leave the callback out"
             )
         if not (venv.get_attr("labelled")[0] and venv.get_attr("looks_at_truth")[0]):
-            print("The recalibration module stays as it is: it learns from ground truth, at which the reward does not look")
+            print(
+                "The recalibration module stays as it is: it learns from ground truth, at which the reward does not look. "
+                "If it was never taught, do not let it label clicks: labels='agent'"
+            )
             return
         self._srm = srm
         self._rng = np.random.default_rng(self.model.seed)
@@ -94,17 +98,17 @@ class RecalibrationCallback(BaseCallback):
         """Remember a vector step and take some updates; the last loss."""
         srm = self._srm
         assert srm is not None
-        inputs = srm.tensors(observations)
-        truth = th.as_tensor(np.stack(self.training_env.env_method("truth_on_grid")), device=self.model.device)
-        self._seen.append((inputs, truth))
+        truth = th.as_tensor(np.stack(self.training_env.env_method("truth_on_grid")))
+        self._seen.append(({key: x.cpu() for key, x in srm.tensors(observations).items()}, truth))
         srm.train()
         loss = th.zeros(())
         for k in range(self.updates):
             place = len(self._seen) - 1 if k == 0 else int(self._rng.integers(len(self._seen)))
             remembered, answer = self._seen[place]
             view = int(self._rng.integers(4)), bool(self._rng.integers(2))
-            covered, known = turned(answer, *view).chunk(2, 1)
-            loss = dice_and_cross_entropy(srm({key: turned(x, *view) for key, x in remembered.items()}), covered, known)
+            inputs = {key: turned(x.to(self.model.device), *view) for key, x in remembered.items()}
+            covered, known = turned(answer.to(self.model.device), *view).chunk(2, 1)
+            loss = dice_and_cross_entropy(srm(inputs), covered, known)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             th.nn.utils.clip_grad_norm_(srm.parameters(), 1.0)

@@ -16,7 +16,7 @@ class WarmStartCallback(BaseCallback):
     The training environments are played, half of the steps by the policy and half by the oracle; at every step the policy
     learns how much the oracle would like each action: many clicks on an object are nearly as good as the best, and to be told
     so teaches more than to be told the best alone. Only training images are used, whose truth the reward knows anyway. The
-    steps are not counted as steps of the training. A resumed training is not warmed again.
+    steps are not counted as steps of the training. One that goes on (``reset_num_timesteps=False``) is not warmed again.
 
     :param steps: environment steps, over all environments
     :param learning_rate: of AdamW, falling to a tenth
@@ -39,14 +39,16 @@ class WarmStartCallback(BaseCallback):
             print("No warm start: the oracle that it imitates would look at ground truth, which the reward does not")
             return
         rng = np.random.default_rng(self.model.seed)
-        rounds = max(self.steps // venv.num_envs, 1)
+        rounds = self.steps // venv.num_envs
+        if not rounds:
+            return
         optimizer = th.optim.AdamW(policy.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         schedule = th.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, rounds)
         policy.set_training_mode(True)
         observations: Any = venv.reset()
         bar = tqdm(range(rounds), desc="warm start", mininterval=5)
         agreed = 0.0
-        for _ in bar:
+        for done in bar:
             liked = np.array(venv.env_method("oracle_preference"))
             wanted = liked.argmax(1)
             loss, own = self._imitate(observations, liked)
@@ -56,13 +58,14 @@ class WarmStartCallback(BaseCallback):
             optimizer.step()
             schedule.step()
             agreed = 0.98 * agreed + 0.02 * float((own == wanted).mean())
-            bar.set_postfix(loss=f"{loss.detach():.2f}", agreed=f"{agreed:.2f}", refresh=False)
+            of_late = agreed / (1 - 0.98 ** (done + 1))
+            bar.set_postfix(loss=f"{loss.detach():.2f}", agreed=f"{of_late:.2f}", refresh=False)
             observations, *_ = venv.step(np.where(rng.random(len(own)) < self.own, own, wanted))
         policy.set_training_mode(False)
         self.model._last_obs = venv.reset()  # type: ignore[assignment]
         self.model._last_episode_starts = np.ones(venv.num_envs, dtype=bool)
         self.logger.record("warm_start/steps", rounds * venv.num_envs)
-        self.logger.record("warm_start/agreed", agreed)
+        self.logger.record("warm_start/agreed", of_late)
 
     def _imitate(self, observations: dict[str, Any], liked: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
         """Cross entropy of the policy with what the oracle likes, and actions that the policy itself draws."""

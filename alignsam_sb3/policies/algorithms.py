@@ -18,6 +18,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -184,6 +185,12 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
     try:
         model.set_parameters(str(path), exact_match=True, device=model.device)
     except (RuntimeError, ValueError) as error:
+        stored = {name.removeprefix("srm.") for name in _weights_of(path) if name.startswith("srm.")}
+        srm = getattr(model.policy, "srm", None)
+        if srm is not None and stored and stored != set(srm.state_dict()):
+            raise ValueError(
+                f"{path} holds a recalibration module of another version or branch of this package's: train it again"
+            ) from error
         raise ValueError(
             f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; "
             f"evaluate with the same segmenter, patches and number of categories ({error})"
@@ -191,6 +198,11 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
     if not all(th.isfinite(value).all() for value in model.policy.state_dict().values()):
         raise ValueError(f"the policy in {path} has NaN or infinite weights: training diverged; take an earlier checkpoint")
     return model
+
+
+def _weights_of(path: Path) -> list[str]:
+    """Names of the policy's weights in a saved model."""
+    return list(load_from_zip_file(path, load_data=False)[1]["policy"])
 
 
 def _read_data(path: Path) -> dict[str, Any]:

@@ -21,12 +21,10 @@ class _CarriesExtractor:
 
     Where the environment wants a foreground map, the policy also holds the recalibration module that draws it, so that both
     are saved together. No gradient of PPO reaches it: ``RecalibrationCallback`` teaches it.
-
-    :param srm_branch: ``"implicit"`` or ``"explicit"``, by default the policy's own
     """
 
     default_extractor: type[BaseFeaturesExtractor]
-    default_branch = "implicit"
+    branch = "implicit"
     srm: Recalibration | None
 
     def __init__(
@@ -36,12 +34,10 @@ class _CarriesExtractor:
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
-        srm_branch: str | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         arch = [] if net_arch is None else net_arch
         extractor = features_extractor_class or self.default_extractor
-        self._srm_branch = srm_branch or self.default_branch
         super().__init__(  # type: ignore[call-arg]
             observation_space, action_space, lr_schedule, arch, features_extractor_class=extractor, **kwargs
         )
@@ -50,7 +46,7 @@ class _CarriesExtractor:
         super()._build(lr_schedule)  # type: ignore[misc]
         pass_cells_through(self.features_extractor, self.action_net)  # type: ignore[attr-defined]
         space = self.observation_space  # type: ignore[attr-defined]
-        self.srm = Recalibration(space, self._srm_branch) if "foreground_map" in space.spaces else None
+        self.srm = Recalibration(space, self.branch) if "foreground_map" in space.spaces else None
 
 
 class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
@@ -99,10 +95,10 @@ class ImplicitPolicy(_MaskedPolicy):
 class ExplicitMaskablePolicy(_CarriesExtractor, MaskableMultiInputActorCriticPolicy):
     """The explicit agent for MaskablePPO: ExplicitExtractor with linear heads."""
 
-    default_extractor, default_branch = ExplicitExtractor, "explicit"
+    default_extractor, branch = ExplicitExtractor, "explicit"
 
 
 class ExplicitPolicy(_MaskedPolicy):
     """The explicit agent for stock PPO."""
 
-    default_extractor, default_branch = ExplicitExtractor, "explicit"
+    default_extractor, branch = ExplicitExtractor, "explicit"

@@ -115,6 +115,33 @@ def test_a_truth_that_covers_all_or_nothing_gives_no_pair(fill):
     assert initial_pair(truth, np.zeros((4, 4), np.float32), (20, 30), rng) == []
 
 
+def test_no_click_of_the_pair_falls_where_the_annotation_says_nothing():
+    truth, valid = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
+    truth[:10], valid[3, 4], valid[15, 6] = True, True, True
+    for seed in range(5):
+        pair = initial_pair(truth, np.zeros((4, 4), np.float32), (20, 30), np.random.default_rng(seed), valid)
+        assert pair == [((4, 3), 1), ((6, 15), 0)]
+
+
+def test_labels_and_pairs_from_the_truth_need_a_task_that_looks_at_it():
+    network = {"reward": "network", "reward_network": "tiny", "dataset": "toy:saliency", "clip": None}
+    with pytest.raises(ValueError, match="at which this task does not look"):
+        make(labels="oracle-train-only", **network)
+    with pytest.raises(ValueError, match="give srm=True"):
+        make(initial_pair=True, **network)
+    env = make(initial_pair=True, srm=True, **network)
+    env.reset(seed=0)
+    assert not env.episode.clicks  # the map's, once there is a module
+
+
+def test_a_very_thin_image_has_extremes_as_well():
+    foreground = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    (first, one), (second, zero) = initial_pair(None, foreground, (3, 1000), np.random.default_rng(0))
+    assert (one, zero) == (1, 0)
+    assert first[0] > second[0]
+    assert max(first[1], second[1]) < 3
+
+
 def test_extremes_are_looked_for_in_the_image_alone():
     foreground = np.full((8, 8), 0.5, np.float32)
     foreground[7, 7], foreground[6, 0] = 1, 0  # in the padding of a wide image

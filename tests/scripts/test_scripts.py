@@ -74,7 +74,8 @@ def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path
     assert "would use the same images" in said
     policy = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip"
     command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--out", tmp_path]
-    said = run(*command, "--dataset", "toy:semantic:train", "--dataset-kwargs", '{"n_images": 16}', fails=True)
+    options = '{"n_images": 16, "min_area": 0.02}'
+    said = run(*command, "--dataset", "toy:semantic:train", "--dataset-kwargs", options, fails=True)
     assert "was trained on these very images" in said
 
 
@@ -152,7 +153,7 @@ def test_every_entry_of_the_hyperparameters_is_an_environment(tmp_path):
 
     import alignsam_sb3  # noqa: F401
 
-    clicks = {f"SamSeg{name}-v0" for name in ("", "Implicit", "Srm", "SrmImplicit", "Paper", "Coco")}
+    clicks = {f"SamSeg{name}-v0" for name in ("", "Implicit", "Srm", "SrmImplicit", "Paper", "PaperImplicit", "Coco")}
     for name, other in (("ppo", "PromptSelect-v0"), ("ppo_mask", "MaskRefine-v0")):
         entries = yaml.safe_load((ROOT / "hyperparams" / f"{name}.yml").read_text())
         assert set(entries) == clicks | {other}
@@ -306,7 +307,7 @@ def test_the_experiments_are_compared(tmp_path, vessel_network):
     assert "done before" in run(*command)
 
 
-@pytest.mark.parametrize("env", ["SamSegSrm-v0", "SamSegPaper-v0"])
+@pytest.mark.parametrize("env", ["SamSegSrm-v0", "SamSegPaper-v0", "SamSegPaperImplicit-v0"])
 def test_recalibrated_agents_are_trained_evaluated_and_filmed(tmp_path, env):
     taught = "callback:[{'alignsam_sb3.callbacks.RecalibrationCallback': {'steps': 8, 'updates': 1}}]"
     options = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1", taught]
