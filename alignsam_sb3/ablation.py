@@ -46,7 +46,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without warm start": {"warm": False},
 }
 """What is trained. ``full``: imitation, then PPO on the gain of Dice, choose positions; the module of the task's own branch
-labels them. ``imitation alone`` leaves PPO out, ``without warm start`` the imitation. Modules are taught once for each branch
+labels them. ``branches swapped`` takes the other branch: language instead of a look at the pixels, or the reverse.
+``imitation alone`` leaves PPO out, ``without warm start`` the imitation. Modules are taught once for each branch
 and stay as they are, in all variants.
 """
 

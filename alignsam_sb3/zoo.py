@@ -131,6 +131,8 @@ class SamExperimentManager(ExperimentManager):
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
         merged = merge_env_kwargs({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
+        if self.warm_start and not self._places_clicks:
+            raise ValueError(f"--warm-start imitates clicks, and {self.env_name.gym_id} makes none: leave it out")
         if self.warm_start is not None:
             hyperparams["callback"] = saved["callback"] = with_warm_start(hyperparams.get("callback"), self.warm_start)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
