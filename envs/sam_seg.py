@@ -130,7 +130,7 @@ class SamSegEnv(gym.Env[Observation, int]):
             )
         self._begins_from_truth = split == "train" and self.labelled and self.looks_at_truth
         if initial_pair and not self._begins_from_truth and not self.wants_srm:
-            raise ValueError("initial_pair takes the extremes of the module's map where it may not see the truth: give srm=True")
+            raise ValueError("initial_pair takes the map's extremes where it may not see the truth: give srm=True")
         if reward == "network" and reward_network is None:
             reward_network = embedded_for(self.shared.dataset.categories)
         self.scorer = self._make_scorer(reward, reward_network, device)
