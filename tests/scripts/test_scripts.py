@@ -346,7 +346,7 @@ def test_ablation_tables_say_what_the_seeds_say(tmp_path):
     half = 4.3027 * 0.02 / 3**0.5
     assert f"| random positions | **+0.320 ± {half:.3f}** | **+0.320 ± {half:.3f}** | +0.320 [+0.3" in said
     assert "(68.47)" in said  # the paper's
-    assert "| blur | with | 9 | 4 | 0.100 | 192 | 0.720 |" in said
+    assert "| blur | with | 9 | 4 | 0.100 | 256 | 0.720 |" in said
     assert (tmp_path / "curves.png").is_file()
     other = made_up_seed("blur", 3, 0.7)
     other["identity"]["budget"] = 2
