@@ -92,9 +92,8 @@ class Recalibration(nn.Module):
         return logits
 
     def tensors(self, observations: Mapping[str, NDArray[np.generic]]) -> dict[str, th.Tensor]:
-        """A copy of what the module needs of a batch of observations, as environments hold them: categories are numbers."""
-        device = self.common.weight.device
-        tensors = {key: th.tensor(np.asarray(observations[key]), device=device) for key in self.needs}
+        """A copy, on the CPU, of what the module needs of observations as environments hold them: categories are numbers."""
+        tensors = {key: th.tensor(np.asarray(observations[key])) for key in self.needs}
         if "target_category" in tensors:
             count = observations["similarity_maps"].shape[1]
             tensors["target_category"] = F.one_hot(tensors["target_category"].long().reshape(-1), count).float()
@@ -105,7 +104,8 @@ class Recalibration(nn.Module):
         """The map (B, h, w) in [0, 1] of a batch of observations."""
         learning = self.training
         self.eval()
-        out: NDArray[np.float32] = self(self.tensors(observations))[:, 0].sigmoid().cpu().numpy()
+        inputs = {key: x.to(self.common.weight.device) for key, x in self.tensors(observations).items()}
+        out: NDArray[np.float32] = self(inputs)[:, 0].sigmoid().cpu().numpy()
         self.train(learning)
         return out
 

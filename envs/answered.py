@@ -114,11 +114,17 @@ def answer(
 def answer_by_name(
     env: str,
     by_truth: str,
+    dataset: str,
+    split: str,
+    dataset_kwargs: Mapping[str, Any] | None,
+    text_segmenter: str,
+    segmenter: str,
+    clip: str,
+    prompts: Sequence[str] | str | Path | None,
     reward: str,
     reward_network: str | None,
     device: str,
     trust_remote_code: bool,
-    asked: Mapping[str, Any],
 ) -> tuple[Answered, dict[str, Any]]:
     """The same for spec strings, with what a training that goes on needs to make the same task again: plain values.
 
@@ -126,7 +132,6 @@ def answer_by_name(
 
     :param env: the environment, for messages
     :param by_truth: the reward that needs ground truth; ``"network"`` is the other
-    :param asked: ``dataset``, ``split``, ``dataset_kwargs``, ``text_segmenter``, ``segmenter``, ``clip``, ``prompts``
     :raises ValueError: there is no such reward, or it lacks its network or its truth
     """
     if reward not in (by_truth, "network"):
@@ -134,17 +139,20 @@ def answer_by_name(
     if reward == "network" and reward_network is None:
         raise ValueError(
             "the reward 'network' needs reward_network='DIR': fit one with `python -m alignsam_sb3.rewards.network fit "
-            f"--dataset {asked['dataset']} --out DIR`, or take reward={by_truth!r}"
+            f"--dataset {dataset} --out DIR`, or take reward={by_truth!r}"
         )
-    prompts = str(asked["prompts"]) if isinstance(asked["prompts"], Path) else asked["prompts"]
+    prompts = str(prompts) if isinstance(prompts, Path) else prompts
     task = {
-        **{key: asked[key] for key in ("dataset", "text_segmenter", "segmenter", "clip")},
-        "dataset_kwargs": dict(asked["dataset_kwargs"] or {}),
+        "dataset": dataset,
+        "dataset_kwargs": dict(dataset_kwargs or {}),
+        "text_segmenter": text_segmenter,
+        "segmenter": segmenter,
+        "clip": clip,
         "prompts": prompts if isinstance(prompts, str | None) else list(prompts),
     }
-    answered = _answer_by_name(asked["split"], json.dumps(task), reward_network, device, trust_remote_code)
+    answered = _answer_by_name(split, json.dumps(task), reward_network, device, trust_remote_code)
     if reward == by_truth and not answered.labelled:
-        raise ValueError(f"the reward {by_truth!r} needs ground truth, and {asked['dataset']} has none: take reward='network'")
+        raise ValueError(f"the reward {by_truth!r} needs ground truth, and {dataset} has none: take reward='network'")
     return answered, {**task, "reward": reward, "reward_network": reward_network}
 
 

@@ -64,16 +64,8 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}")
         self.answered, settings = answer_by_name(
-            *("MaskRefine-v0", "dice_gain", reward, reward_network, device, trust_remote_code),
-            {
-                "dataset": dataset,
-                "split": split,
-                "dataset_kwargs": dataset_kwargs,
-                "text_segmenter": text_segmenter,
-                "segmenter": segmenter,
-                "clip": clip,
-                "prompts": prompts,
-            },
+            *("MaskRefine-v0", "dice_gain", dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts),
+            *(reward, reward_network, device, trust_remote_code),
         )
         self.settings = {**settings, "max_steps": max_steps}
         self.render_mode, self.max_steps, self._reward = render_mode, max_steps, reward

@@ -99,16 +99,8 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
             raise ValueError(f"images_per_episode must be at least 1, got {images_per_episode}")
         self.render_mode, self.images_per_episode = render_mode, images_per_episode
         self.answered, settings = answer_by_name(
-            *("PromptSelect-v0", "dice", reward, reward_network, device, trust_remote_code),
-            {
-                "dataset": dataset,
-                "split": split,
-                "dataset_kwargs": dataset_kwargs,
-                "text_segmenter": text_segmenter,
-                "segmenter": segmenter,
-                "clip": clip,
-                "prompts": prompts,
-            },
+            *("PromptSelect-v0", "dice", dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts),
+            *(reward, reward_network, device, trust_remote_code),
         )
         self.settings = {**settings, "images_per_episode": images_per_episode, "observation": observation}
         self._reward, self._rich = reward, observation in ("rich", "clip")

@@ -120,17 +120,13 @@ class SamSegEnv(gym.Env[Observation, int]):
         """Leave the map to a batched caller, which gives it with :meth:`note_foreground`."""
         if prompts and clip is None:
             raise ValueError("prompts are asked of a language prior, and there is none: give clip, for example clip='tiny'")
-        self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
         self.looks_at_truth = reward != "network"
         """Whether the reward does; a warm start must not, where it does not."""
-        if labels == "oracle-train-only" and not (self.labelled and self.looks_at_truth):
-            raise ValueError(
-                "labels='oracle-train-only' takes labels from the truth, at which this task does not look (no masks, or "
-                "reward='network'): take labels='agent'"
-            )
-        self._begins_from_truth = split == "train" and self.labelled and self.looks_at_truth
-        if initial_pair and not self._begins_from_truth and not self.wants_srm:
-            raise ValueError("initial_pair takes the map's extremes where it may not see the truth: give srm=True")
+        self._begins_from_truth = split == "train" and self.looks_at_truth
+        self._check_truth()  # before anything is built
+        self.shared = _open(dataset, split, dataset_kwargs, segmenter, device, on_error, clip, prompts)
+        self._begins_from_truth = self._begins_from_truth and self.labelled
+        self._check_truth()
         if reward == "network" and reward_network is None:
             reward_network = embedded_for(self.shared.dataset.categories)
         self.scorer = self._make_scorer(reward, reward_network, device)
@@ -159,6 +155,18 @@ class SamSegEnv(gym.Env[Observation, int]):
         self._unreadable: set[int] = set()
         self.copy_constants = True
         """Hand out new arrays at every step, as Gymnasium asks; SamSegVecEnv, which copies itself, turns it off."""
+
+    def _check_truth(self) -> None:
+        """Refuse what takes clicks or labels from the truth where the task must not look at it, or has none."""
+        if self._begins_from_truth:
+            return
+        if self.labels.kind == "oracle-train-only":
+            raise ValueError(
+                "labels='oracle-train-only' takes labels from the truth, at which this task does not look (no masks, or "
+                "reward='network'): take labels='agent'"
+            )
+        if self.initial_pair and not self.wants_srm:
+            raise ValueError("initial_pair takes the map's extremes where it may not see the truth: give srm=True")
 
     def _make_scorer(self, reward: str, given: str | RewardScorer | None, device: str) -> RewardScorer | None:
         """The reward network, if there is to be one, checked against the task."""

@@ -45,20 +45,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    size, failed = "full" if args.full else "quick", []
+    size, failed = "full" if args.full else "quick", 0
     os.environ["OMP_NUM_THREADS"] = "1"
-    if not args.report:
-        jobs = [(task, seed) for seed in args.seeds for task in args.tasks]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
-            futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
-            for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks"):
-                failed += [future.result()] if future.result() else []
-    if len(failed) < len(args.seeds) * len(args.tasks):
+    jobs = [] if args.report else [(task, seed) for seed in args.seeds for task in args.tasks]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
+        futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
+        for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks", disable=not jobs):
+            if future.result():
+                failed += 1
+                tqdm.write(future.result())
+    if not jobs or failed < len(jobs):
         print(report(args.out))
         print(f"Written to {args.out}: report.md, curves.png, and each seed's numbers")
     if failed:
-        raise SystemExit("\n".join(["These failed; the same command tries them again:", *failed]))
+        raise SystemExit(f"{failed} of {len(jobs)} failed, as said above; the same command tries them again")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class RecalibrationCallback(BaseCallback):
         srm = self._srm
         assert srm is not None
         truth = th.as_tensor(np.stack(self.training_env.env_method("truth_on_grid")))
-        self._seen.append(({key: x.cpu() for key, x in srm.tensors(observations).items()}, truth))
+        self._seen.append((srm.tensors(observations), truth))
         srm.train()
         loss = th.zeros(())
         for k in range(self.updates):
