@@ -50,7 +50,7 @@ class FeatureSource(Protocol):
 
 
 class SegmenterSource:
-    """The embeddings of a segmenter."""
+    """What a segmenter says of images: embeddings, and finer features where it has some."""
 
     kind = "segmenter"
 
@@ -63,10 +63,10 @@ class SegmenterSource:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"embeddings": self.segmenter.embedding_shape}
+        return self.segmenter.feature_shapes
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
-        return {"embeddings": self.segmenter.encode(images)}
+        return self.segmenter.encode(images)
 
 
 class FeatureBank:

@@ -10,19 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alignsam_sb3.clickers import Click
-from alignsam_sb3.segmenters.base import frame_size
 
 Picture = NDArray[np.uint8]
 GREEN, RED, BLUE = (40, 200, 60), (230, 50, 50), (60, 120, 255)
 PALETTE = (BLUE, (255, 140, 0), GREEN, (220, 60, 160), (0, 180, 180), RED, (150, 90, 220), (230, 200, 30))
-
-
-def in_frame(image: Picture, side: int) -> Picture:
-    """The image in the segmenter's frame: long side ``side``, padded right and below with black to (side, side, 3)."""
-    height, width = frame_size((image.shape[0], image.shape[1]), side)
-    canvas = np.zeros((side, side, 3), np.uint8)
-    canvas[:height, :width] = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    return canvas
 
 
 def overlay(image: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int] = BLUE) -> Picture:

@@ -14,7 +14,7 @@ from segment_anything.modeling import Sam
 
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.backbones import BACKBONES, load_weights
-from alignsam_sb3.segmenters.base import MaskPrediction, PointPrompts, PromptableSegmenter, frame_size
+from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter, Prompts
 from alignsam_sb3.segmenters.sam import SamSegmenter
 from alignsam_sb3.segmenters.tiny import ASSET, load_tiny_sam
 
@@ -63,9 +63,8 @@ def _load(name: str, where: str) -> Sam:
 __all__ = [
     "SEGMENTERS",
     "MaskPrediction",
-    "PointPrompts",
     "PromptableSegmenter",
+    "Prompts",
     "SamSegmenter",
-    "frame_size",
     "load_segmenter",
 ]

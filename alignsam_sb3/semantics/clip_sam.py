@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter, load_segmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
 from alignsam_sb3.segmenters.text import TextAnswer, TextSegmenter, load_sa2va
 from alignsam_sb3.semantics.clip_surgery import similarity_map_to_points, top_point
 from alignsam_sb3.semantics.language import ClipSurgery
@@ -33,13 +33,13 @@ class ClipSam:
         maps = self.clip.similarity([image], texts, redundant=True).maps[0].cpu().numpy()
         size = (image.shape[0], image.shape[1])
         clicks = [similarity_map_to_points(one, size) or [top_point(one, size)] for one in maps]
-        embeddings = self.segmenter.encode([image]).expand(len(texts), -1, -1, -1)
-        prompts = PointPrompts(
-            [np.array([c[0] for c in made], np.float32) for made in clicks],
-            [np.array([c[1] for c in made], np.int64) for made in clicks],
+        features = {name: x.expand(len(texts), *x.shape[1:]) for name, x in self.segmenter.encode([image]).items()}
+        prompts = Prompts.of(
+            [[place for place, _ in made] for made in clicks],
+            [[label for _, label in made] for made in clicks],
             [size] * len(texts),
         )
-        logits, _ = self.segmenter.decode(embeddings, prompts).best()
+        logits, _ = self.segmenter.decode(features, prompts).best()
         full = self.segmenter.postprocess(logits, size).sigmoid().cpu().numpy()
         return [TextAnswer(np.asarray(probability, np.float32)) for probability in full]
 

@@ -16,8 +16,9 @@ from alignsam_sb3.clickers import Click, oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.files import removed_on_error
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.damage import damaged, softened
-from alignsam_sb3.rewards.network.frame import photo_in_frame, resized, to_frame
+from alignsam_sb3.rewards.network.frame import photo_in_frame, resized
 from alignsam_sb3.rewards.network.model import METRICS
 from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter
 
@@ -99,7 +100,7 @@ def build_corpus(
     bank: FeatureBank,
     count: int,
     seed: int,
-    side: int,
+    frame: Frame,
     usable: NDArray[np.bool_] | None = None,
 ) -> Corpus:
     """Collect masks for ``count`` pairs of an image and a category that it shows, with a progress bar.
@@ -117,7 +118,7 @@ def build_corpus(
     bar = tqdm(total=len(pairs), desc="masks of every quality", disable=len(pairs) < 64)
     for rows in _readable(dataset, pairs):
         answered = _answers(segmenter, bank, rows, rng)
-        parts += [_collect(row, found, rng, side) for row, found in zip(rows, answered, strict=True)]
+        parts += [_collect(row, found, rng, frame) for row, found in zip(rows, answered, strict=True)]
         bar.update(len(rows))
     bar.close()
     if not parts:
@@ -199,11 +200,11 @@ def _click(clicker: str, row: _Row, mask: Mask | None, rng: np.random.Generator)
     return (int(rng.integers(width)), int(rng.integers(height))), int(rng.integers(2))
 
 
-def _collect(row: _Row, answers: list[Found], rng: np.random.Generator, side: int) -> Corpus:
+def _collect(row: _Row, answers: list[Found], rng: np.random.Generator, frame: Frame) -> Corpus:
     """All masks of one pair with their true metrics: the answers, and as many damaged truths."""
     spoiled = damaged(row.truth, row.sample.masks, len(answers), rng)
-    cells = [softened(to_frame(mask, side), rng) for mask in spoiled]
-    return corpus_of(row.index, row.category, row.sample, answers, side, list(zip(cells, spoiled, strict=True)))
+    cells = [softened(frame.cells(mask, frame.side), rng) for mask in spoiled]
+    return corpus_of(row.index, row.category, row.sample, answers, frame, list(zip(cells, spoiled, strict=True)))
 
 
 def corpus_of(
@@ -211,7 +212,7 @@ def corpus_of(
     category: int,
     sample: Sample,
     answers: Sequence[Found],
-    side: int,
+    frame: Frame,
     others: Sequence[tuple[NDArray[np.uint8], Mask]] = (),
 ) -> Corpus:
     """The corpus of one pair.
@@ -220,6 +221,7 @@ def corpus_of(
     :param others: further masks, as they are seen (s, s) and as they are (H, W)
     """
     truth, valid = sample.target(category), sample.valid
+    side = frame.side
     seen = [resized(prob, side) for prob, _, _ in answers] + [cells for cells, _ in others]
     whole = [mask for _, mask, _ in answers] + [mask for _, mask in others]
     said = [iou for *_, iou in answers] + [np.nan] * len(others)
@@ -227,9 +229,9 @@ def corpus_of(
         np.array([index]),
         np.array([category]),
         np.array([sample.size]),
-        photo_in_frame(sample.image, side)[None],
-        to_frame(truth, side)[None],
-        to_frame(np.ones(truth.shape) if valid is None else valid, side)[None],
+        photo_in_frame(sample.image, frame)[None],
+        frame.cells(truth, side)[None],
+        frame.cells(np.ones(truth.shape) if valid is None else valid, side)[None],
         np.stack(seen)[None],
         np.array([[true_metrics(mask, truth, valid) for mask in whole]], np.float32),
         np.array([said], np.float32),

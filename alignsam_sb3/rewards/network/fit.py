@@ -78,7 +78,7 @@ class Examples:
         if self._language is not None:
             side = corpus.masks.shape[-1]
             asked = zip(corpus.images[rows], corpus.categories[rows], corpus.sizes[rows].tolist(), strict=True)
-            said = [spoken_in_frame(self._language[int(i)], int(c), (h, w), side) for i, c, (h, w) in asked]
+            said = [spoken_in_frame(self._language[int(i)], int(c), (h, w), frame) for i, c, (h, w) in asked]
             inputs = (*inputs, th.from_numpy(np.stack(said)))
         return inputs, th.from_numpy(corpus.targets[rows, columns]), cells(corpus.truths[rows])[:, None]
 

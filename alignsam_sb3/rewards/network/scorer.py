@@ -11,9 +11,8 @@ import torch as th
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.rewards.network.frame import photo_in_frame, spoken_in_frame, to_frame
+from alignsam_sb3.rewards.network.frame import photo_in_frame, spoken_in_frame
 from alignsam_sb3.rewards.network.model import METRICS, RewardNetwork, RewardNetworkConfig, score_of
-from alignsam_sb3.segmenters.base import frame_size
 from alignsam_sb3.weights import load_strictly, read_embedded, save_embedded
 
 WEIGHTS = "reward_network.safetensors"
@@ -84,7 +83,7 @@ class RewardScorer:
 
     def photo(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A photo (H, W, 3) as the network sees it, (3, s, s)."""
-        return photo_in_frame(image, self.config.side)
+        return photo_in_frame(image, self.config.frame)
 
     def spoken(
         self, found: Mapping[str, NDArray[np.float32]], category: str, size: tuple[int, int]
@@ -92,22 +91,19 @@ class RewardScorer:
         """What a language prior says of a category, as the network sees it; None where it does not."""
         if self.config.language is None:
             return None
-        return spoken_in_frame(found, self.config.categories.index(category), size, self.config.side)
+        return spoken_in_frame(found, self.config.categories.index(category), size, self.config.frame)
 
     @th.no_grad()
     def predict(self, questions: Sequence[Question]) -> th.Tensor:
         """The predicted metrics of masks, (B, 5) in the order of :data:`METRICS`, in one call."""
         side = self.config.side
-        inside = th.zeros(len(questions), 1, side, side)
-        for k, question in enumerate(questions):
-            height, width = frame_size(question.size, side)
-            inside[k, :, :height, :width] = 1
+        inside = self.config.frame.inside(np.array([q.size for q in questions]), side)
         categories = th.tensor([self.config.categories.index(q.category) for q in questions])
         predicted, _ = self.network(
             th.from_numpy(np.stack([q.photo for q in questions])).to(self.device).float() / 255,
             th.stack([on_cells(q.mask.to(self.device), side) for q in questions])[:, None],
             th.from_numpy(np.stack([q.embedding for q in questions])).to(self.device),
-            inside.to(self.device),
+            th.from_numpy(inside)[:, None].to(self.device).float(),
             categories.to(self.device),
             self._spoken(questions),
         )
@@ -131,7 +127,7 @@ class RewardScorer:
         self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str
     ) -> Question:
         """Put a mask (H, W), bool or probabilities, of a photo (H, W, 3) into the frame."""
-        cells = th.from_numpy(to_frame(mask, self.config.side)).float() / 255
+        cells = th.from_numpy(self.config.frame.cells(mask, self.config.side)).float() / 255
         return Question(self.photo(image), embedding, cells, (image.shape[0], image.shape[1]), category)
 
     def save(self, path: Path, notes: dict[str, str]) -> None:
