@@ -25,7 +25,7 @@ from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation import Player, Row, agent_player, evaluate, oracle_player, random_player
 from alignsam_sb3.files import removed_on_error, write_json
-from alignsam_sb3.policies import SamMaskablePPO, share_srm
+from alignsam_sb3.policies import SamMaskablePPO, attach_recalibration
 from alignsam_sb3.recalibration import Recalibration
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -199,7 +199,7 @@ def judge(
     def make() -> SamSegEnv:
         env = gym.make("SamSeg-v0", **kwargs).unwrapped
         assert isinstance(env, SamSegEnv)
-        share_srm(model, env)
+        attach_recalibration(model, env)
         return env
 
     rows, *_ = evaluate(players, make, episodes, seed)

@@ -23,8 +23,13 @@ from alignsam_sb3.segmenters import PromptableSegmenter
 
 logger = logging.getLogger(__name__)
 
-EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "similarity_maps", "cosine_maps")
-"""Observations that change only with a reset; environments hand them out, and buffers store them, once per episode."""
+EPISODE_CONSTANTS = {
+    "image": "image",
+    "sam_image_embeddings": "embeddings",
+    "similarity_maps": "similarity_maps",
+    "cosine_maps": "cosine_maps",
+}
+"""Observations that an image decides alone, and what banks call them: buffers store them once per episode, or as a row."""
 
 _DONE, _SKIPPED = 1, 2  # 0: not yet read
 
@@ -101,6 +106,18 @@ class FeatureBank:
     def usable(self) -> NDArray[np.bool_]:
         """(N,) False for the images that could not be read and were skipped."""
         return np.asarray(self._state == _DONE)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each array, for one image."""
+        return {name: array.shape[1:] for name, array in self._arrays.items()}
+
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.float16]]:
+        """The arrays of some images, each (B, ...), as they are kept."""
+        for row in rows:
+            if self._state[row] != _DONE:
+                raise IndexError(f"image {row} was skipped when the bank in {self.folder} was built")
+        return {name: np.asarray(array[rows]) for name, array in self._arrays.items()}
 
     def __getitem__(self, index: int) -> dict[str, NDArray[np.float32]]:
         """The arrays of one image."""

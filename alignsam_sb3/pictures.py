@@ -55,10 +55,20 @@ def enlarge(image: Picture, side: int = 256) -> tuple[Picture, float]:
 def triptych(
     image: Picture, truth: NDArray[np.bool_], predicted: NDArray[np.bool_], clicks: Sequence[Click], side: int = 256
 ) -> Picture:
-    """Photo | truth | prediction with clicks, next to each other."""
-    return np.concatenate(
-        [panel(image, None, (), side), panel(image, truth, (), side, GREEN), panel(image, predicted, clicks, side)], 1
-    )
+    """Photo | truth | prediction with clicks, next to each other, each in a square: (side, 3 x side, 3) for any image."""
+    panels = [(None, (), GREEN), (truth, (), GREEN), (predicted, clicks, BLUE)]
+    return np.concatenate([letterbox(panel(image, m, made, side, colour), side) for m, made, colour in panels], axis=1)
+
+
+def letterbox(picture: Picture, side: int) -> Picture:
+    """A picture scaled to fit into the middle of a black square."""
+    factor = side / max(picture.shape[:2])
+    height, width = (max(round(extent * factor), 1) for extent in picture.shape[:2])
+    canvas = np.zeros((side, side, 3), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    canvas[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=how)
+    return canvas
 
 
 def panel(

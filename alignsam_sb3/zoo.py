@@ -23,10 +23,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.envs import CLICK_ENV
-from alignsam_sb3.envs.labels import held_out
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
-from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe, share_srm
+from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, read_recipe
+from alignsam_sb3.task import Task
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
@@ -91,7 +91,7 @@ class FairTrialEvalCallback(TrialEvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        share_srm(self.model, self.eval_env)
+        attach_recalibration(self.model, self.eval_env)
 
     def _on_step(self) -> bool:
         if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
@@ -136,8 +136,15 @@ class SamExperimentManager(ExperimentManager):
         if self.warm_start is not None:
             hyperparams["callback"] = saved["callback"] = with_warm_start(hyperparams.get("callback"), self.warm_start)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
-        self.eval_env_kwargs = {**held_out(merged), **(self._eval_env_kwargs_args or {})}
+        self.eval_env_kwargs = {**self._for_evaluation(merged), **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
+
+    def _for_evaluation(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not self._places_clicks:
+            return {**kwargs, "split": "eval"}
+        given = {**(gym.spec(self.env_name.gym_id).kwargs or {}), **kwargs}
+        evaluated = Task.from_kwargs(**given).for_evaluation()
+        return {**kwargs, "split": "eval", "labels": evaluated.labels, "box": evaluated.box}
 
     def create_log_folder(self) -> None:
         if not self.optimize_hyperparameters:  # an empty run folder would be taken for the latest run
@@ -241,7 +248,7 @@ def share_when_played() -> None:
     def loader(algorithm: type[BaseAlgorithm]) -> SimpleNamespace:
         def load(*args: Any, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
             model = algorithm.load(*args, **kwargs)
-            share_srm(model, made[0])
+            attach_recalibration(model, made[0])
             return model
 
         return SimpleNamespace(load=load)

@@ -39,21 +39,24 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             maskable = isinstance(self, MaskablePPO)
             self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
         super()._setup_model()
+        if isinstance(self.rollout_buffer, EpisodeRolloutBuffer | EpisodeMaskableRolloutBuffer):
+            self.rollout_buffer.wanted = getattr(self.policy, "needs", None)
+            self.rollout_buffer.reset()
         if self.env is not None:
-            share_srm(self, self.env)
+            attach_recalibration(self, self.env)
         self.recipe = {
             "algorithm": type(self).__name__,
             "policy": self._policy_name(),
             "policy_kwargs": {key: value for key, value in self.policy_kwargs.items() if _is_plain(value)},
             "not_plain": [key for key, value in self.policy_kwargs.items() if not _is_plain(value)],
-            "env": self._from_env("settings", lambda settings: settings, {}),
+            "env": self._from_env("config", lambda config: config, {}),
             "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
         }
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
         if self.env is not None and hasattr(self, "policy"):
-            share_srm(self, self.env)
+            attach_recalibration(self, self.env)
 
     def _policy_name(self) -> str:
         """The name by which the algorithm knows its policy."""
@@ -63,7 +66,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
     def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
         """Something of the first environment; without one, what an earlier recipe says."""
         if self.env is None or not self.env.has_attr(attribute):
-            key = {"settings": "env", "shared": "trained_on"}[attribute]
+            key = {"config": "env", "shared": "trained_on"}[attribute]
             return getattr(self, "recipe", {}).get(key, default)
         return take(self.env.get_attr(attribute)[0])
 
@@ -88,16 +91,20 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn"]
 
 
-def share_srm(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
-    """Let an environment, or those of a VecEnv, draw foreground maps with the model's own recalibration module, if any."""
-    srm = getattr(model.policy, "srm", None)
-    if srm is None:
+def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
+    """Let an environment, or those of a VecEnv, draw foreground maps with the policy's own recalibration module, if any.
+
+    The training environment is attached by ``set_env`` and when a model is made; an evaluation environment that was made
+    apart must be attached before it is played, as the statistics of a VecNormalize must be synchronised.
+    """
+    module = getattr(model.policy, "srm", None)
+    if module is None:
         return
     if not isinstance(env, VecEnv):
-        if hasattr(env.unwrapped, "use_srm"):
-            env.unwrapped.use_srm(srm)
-    elif env.has_attr("use_srm"):
-        env.env_method("use_srm", srm)
+        if hasattr(env.unwrapped, "recalibration"):
+            env.unwrapped.recalibration = module
+    elif env.has_attr("recalibration"):
+        env.set_attr("recalibration", module)
 
 
 def _is_plain(value: object) -> bool:

@@ -96,6 +96,7 @@ class ExplicitExtractor(CellExtractor):
                 "(clip='tiny', or clip='ViT-B-16-quickgelu:openai'), or take ImplicitPolicy / ImplicitMaskablePolicy"
             )
         super().__init__(observation_space, global_dim)
+        self.needs = (*self.needs, "target_category", "similarity_maps", "cosine_maps")
         embedding = observation_space["sam_image_embeddings"]
         assert embedding.shape is not None
         channels, side = embedding.shape[0], max(embedding.shape[1:])

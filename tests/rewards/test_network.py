@@ -240,9 +240,9 @@ def test_photos_and_masks_of_any_size_are_scored(scorer, tiny):
         image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
         embedding = tiny.encode([image])[0].numpy()
         questions += [
-            scorer.question(image, embedding, m, "salient object") for m in (image[..., 0] > 99, image[..., 0] / 255)
+            scorer.query(image, embedding, m, "salient object") for m in (image[..., 0] > 99, image[..., 0] / 255)
         ]
-    scores = scorer.scores(questions)
+    scores = scorer.score(questions)
     assert len(scores) == 6
     assert all(0 <= s <= 1 for s in scores)
 
@@ -401,9 +401,9 @@ def test_it_is_refused_where_language_says_other_things(named):
         scorer.check(shapes, fingerprint)
     with pytest.raises(ValueError, match="and here is other"):
         scorer.check(shapes, fingerprint, "other")
-    question = scorer.question(np.zeros((20, 20, 3), np.uint8), np.zeros((96, 16, 16), np.float32), np.ones((20, 20)), "disc")
+    question = scorer.query(np.zeros((20, 20, 3), np.uint8), np.zeros((96, 16, 16), np.float32), np.ones((20, 20)), "disc")
     with pytest.raises(ValueError, match="wants to know what language says"):
-        scorer.scores([question])
+        scorer.score([question])
 
 
 def test_the_named_task_takes_the_embedded_network_that_knows_its_names():
