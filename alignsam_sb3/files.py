@@ -23,6 +23,14 @@ def removed_on_error(part: Path) -> Iterator[None]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    part = path.with_name(path.name + ".part")
+    with removed_on_error(part):
+        part.write_text(text)
+        part.replace(path)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically."""
     part = path.with_suffix(".json.part")

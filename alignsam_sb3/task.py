@@ -168,3 +168,17 @@ class Task:
         if self.box == "truth-jittered-train-only":
             own["box"] = None if self.clip is None else "clip"
         return replace(self, **{**own, **changes})
+
+
+def merge_options(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a task with others over them; options of another kind of data set are left out.
+
+    :param first: as a file or a policy says
+    :param then: as the command line says
+    """
+    merged = {**first, **then}
+    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (first, merged)}
+    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (first, then)]
+    if any(options):
+        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
+    return merged

@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,7 @@ from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, read_recipe
-from alignsam_sb3.task import Task
+from alignsam_sb3.task import Task, merge_options
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
@@ -64,16 +63,6 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
         "gamma": 1 - sampled["one_minus_gamma"],
         **{key: sampled[key] for key in ("learning_rate", "ent_coef", "n_epochs", "clip_range")},
     }
-
-
-def merge_env_kwargs(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's arguments of the environment with the command line's; options of another kind of data set are left out."""
-    merged = {**file, **given}
-    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (file, merged)}
-    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (file, given)]
-    if any(options):
-        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
-    return merged
 
 
 def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (the zoo's: a name, a dict, a list of them)
@@ -130,7 +119,7 @@ class SamExperimentManager(ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
-        merged = merge_env_kwargs({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
+        merged = merge_options({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
         if self.warm_start and not self._places_clicks:
             raise ValueError(f"--warm-start imitates clicks, and {self.env_name.gym_id} makes none: leave it out")
         if self.warm_start is not None:

@@ -92,7 +92,7 @@ class ClickBatch:
         grid = segmenter.embedding_shape[1:]
         self.foreground = th.full((n, *grid), 0.5, device=segmenter.device)
         self.action_mask = np.zeros((n, self.actions.n), np.int8)
-        self.observation_space = observation_space(self.shared, task, self.actions.n)
+        self.observation_space = observation_space(segmenter, len(self.shared.dataset.categories), task, self.actions.n)
         self._names = list(self.observation_space.spaces)
         self._constants: dict[str, th.Tensor] = {}
         self._scored: dict[str, th.Tensor] = {}
@@ -215,30 +215,30 @@ class ClickBatch:
 
     # Going on
 
-    def step(self, actions: NDArray[np.integer]) -> Step:
-        """Take an action in each episode."""
-        chosen = np.asarray(actions, np.int64)
-        everyone = np.arange(self.n)
+    def step(self, actions: NDArray[np.integer], acting: NDArray[np.bool_] | None = None) -> Step:
+        """Take an action in each episode, or in those that are ``acting`` (N,)."""
+        everyone, acts = np.arange(self.n), np.ones(self.n, bool) if acting is None else acting
+        chosen = np.where(acts, np.asarray(actions, np.int64), 0)
         kinds = self.actions.kinds(chosen)
-        invalid = self.action_mask[everyone, chosen] == 0
+        allowed = acts & (self.action_mask[everyone, chosen] > 0)
         cells, labels = self.actions.cells(chosen), self.actions.labels(chosen)
         if self.task.labels == "oracle-train-only":
             labels = self._on_object[everyone, cells].astype(np.int64)
-        clicks = np.flatnonzero(~invalid & (kinds == CLICK))
-        context = self._before(~invalid & (kinds == CLICK), cells, labels)
+        clicks = np.flatnonzero(allowed & (kinds == CLICK))
+        context = self._before(allowed & (kinds == CLICK), cells, labels)
         if len(clicks):
             coords = self._centres[clicks, cells[clicks]]
             self.sessions.click(clicks, coords[:, None].astype(np.float32), labels[clicks, None])
             self._used[clicks, cells[clicks]] += 1
-        taken_back = np.flatnonzero(~invalid & (kinds == REMOVE))
+        taken_back = np.flatnonzero(allowed & (kinds == REMOVE))
         self._undo(taken_back)
         self._judge(np.union1d(clicks, taken_back))
-        self.num_steps += 1
+        self.num_steps += acts
         self.best_dice = np.maximum(self.best_dice, self.dice)
         rewards = self._reward(RewardContext(**context, dice_after=self.dice.copy(), score_after=self.scores.copy()))
-        over = (self.num_steps >= self.task.max_steps) | (~invalid & (kinds == DONE))
+        over = (self.num_steps >= self.task.max_steps) | (allowed & (kinds == DONE))
         self._refresh()
-        return Step(np.where(invalid, 0.0, rewards), over, invalid)
+        return Step(np.where(allowed, rewards, 0.0), over, acts & ~allowed)
 
     def _before(self, clicked: NDArray[np.bool_], cells: Rows, labels: Rows) -> dict[str, Any]:
         """What a reward may look at, as it is before the clicks."""

@@ -5,7 +5,7 @@ No training loop of our own: ``train`` and ``collect_rollouts`` are Stable-Basel
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -26,6 +26,24 @@ from alignsam_sb3.files import removed_on_error
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
+
+
+FORMAT = 2
+"""Of saved policies; those without one are of version 0.1, whose extractors were wider."""
+_WIDER = {
+    "ExplicitPolicy": {"width": 64},
+    "ExplicitMaskablePolicy": {"width": 64},
+    "ImplicitPolicy": {"width": 64, "narrow": None},
+    "ImplicitMaskablePolicy": {"width": 64, "narrow": None},
+}
+
+
+def policy_kwargs_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a saved policy, with what was another default when it was saved."""
+    given = dict(recipe["policy_kwargs"])
+    if "format" not in recipe and "features_extractor_class" not in given:
+        given["features_extractor_kwargs"] = _WIDER.get(recipe["policy"], {}) | (given.get("features_extractor_kwargs") or {})
+    return given
 
 
 class _SamAlgorithm(OnPolicyAlgorithm):
@@ -50,6 +68,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "policy_kwargs": {key: value for key, value in self.policy_kwargs.items() if _is_plain(value)},
             "not_plain": [key for key, value in self.policy_kwargs.items() if not _is_plain(value)],
             "env": self._from_env("config", lambda config: config, {}),
+            "format": FORMAT,
             "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
         }
 
@@ -188,7 +207,7 @@ def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgor
     algorithm = ALGORITHMS[recipe["algorithm"]]
     if recipe["policy"] not in algorithm.policy_aliases:
         raise ValueError(nearest("policy", recipe["policy"], algorithm.policy_aliases))
-    model = algorithm(recipe["policy"], env, n_steps=2, batch_size=2, policy_kwargs=recipe["policy_kwargs"])
+    model = algorithm(recipe["policy"], env, n_steps=2, batch_size=2, policy_kwargs=policy_kwargs_of(recipe))
     try:
         model.set_parameters(str(path), exact_match=True, device=model.device)
     except (RuntimeError, ValueError) as error:
