@@ -194,7 +194,6 @@ def judge(
     seed: int,
 ) -> dict[str, dict[str, list[float]]]:
     """Means of all metrics after each click, for each player; maps are drawn by the model's module."""
-
     venv = SamSegVecEnv.of(Task.from_kwargs(**kwargs), min(CHUNK, episodes))
     attach_recalibration(model, venv)
     rows, _ = evaluate(players, venv.batch, episodes, seed)

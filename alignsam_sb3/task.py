@@ -92,7 +92,7 @@ class Task:
             raise ValueError("box='clip' takes the box from a language prior, and there is none: give clip='tiny'")
         if self.initial_pair and self.remove:
             raise ValueError("initial_pair and remove do not go together: one half of the pair could be taken back")
-        if "oracle-train-only" == self.labels and self.split != "train":
+        if self.labels == "oracle-train-only" and self.split != "train":
             raise ValueError(
                 "labels='oracle-train-only' looks at the truth, which evaluation must not: evaluate with labels='positive', "
                 "or with labels='srm' where the policy has a recalibration module (srm=True)"

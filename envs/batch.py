@@ -346,14 +346,18 @@ class ClickBatch:
         """What is known of one episode now; for logging, never for an agent."""
         clicks = self.sessions.clicks(i)
         scored = {} if self.scorer is None else {"reward_net_score": float(self.scores[i])}
-        return self._info[i] | scored | {
-            "point_coords": [place for place, _ in clicks],
-            "point_labels": [label for _, label in clicks],
-            "dice": float(self.dice[i]),
-            "best_dice": float(self.best_dice[i]),
-            "iou": float(self.iou[i]),
-            "iou_predicted": float(self.sessions.iou[i]),
-        }
+        return (
+            self._info[i]
+            | scored
+            | {
+                "point_coords": [place for place, _ in clicks],
+                "point_labels": [label for _, label in clicks],
+                "dice": float(self.dice[i]),
+                "best_dice": float(self.best_dice[i]),
+                "iou": float(self.iou[i]),
+                "iou_predicted": float(self.sessions.iou[i]),
+            }
+        )
 
     def ended(self, i: int) -> dict[str, Any]:
         """The same for an episode that has ended."""
@@ -404,5 +408,3 @@ class ClickBatch:
         For teaching a recalibration module on training images.
         """
         return list(self.judge.coarse(self.shared.segmenter.embedding_shape[1]))
-
-

@@ -15,9 +15,9 @@ from typing import Any
 
 import gymnasium as gym
 import torch as th
+
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
-
 from alignsam_sb3.evaluation.players import all_players
 from alignsam_sb3.evaluation.protocol import CHUNK, evaluate
 from alignsam_sb3.evaluation.report import table, versions, write_report, write_targets

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from alignsam_sb3.envs.batch import ClickBatch, Observation
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
+from alignsam_sb3.envs.batch import ClickBatch, Observation
 from alignsam_sb3.semantics import similarity_map_to_points, top_point
 
 Move = int | list[Click] | None

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from alignsam_sb3.envs.batch import ClickBatch
 from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click
+from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.evaluation.players import Move, Player
 
 CHUNK = 32  # episodes played at a time

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alignsam_sb3.envs.batch import ClickBatch
 from numpy.typing import NDArray
 
+from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.evaluation.players import Player
 from alignsam_sb3.evaluation.protocol import KEPT_MASKS, Pair, Row, number_of_clicks, play
 from alignsam_sb3.files import write_json, write_text

@@ -27,7 +27,6 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 
-
 FORMAT = 2
 """Of saved policies; those without one are of version 0.1, whose extractors were wider."""
 _WIDER = {

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.segmenters.text import TextAnswer, TextSegmenter, load_sa2va
 from alignsam_sb3.semantics.clip_surgery import similarity_map_to_points, top_point
 from alignsam_sb3.semantics.language import ClipSurgery
 from alignsam_sb3.semantics.loading import load_clip
+from alignsam_sb3.session import ClickSessions
 
 TEXT_SEGMENTERS = ("clip_sam", "sa2va")
 
@@ -33,15 +34,12 @@ class ClipSam:
         maps = self.clip.similarity([image], texts, redundant=True).maps[0].cpu().numpy()
         size = (image.shape[0], image.shape[1])
         clicks = [similarity_map_to_points(one, size) or [top_point(one, size)] for one in maps]
-        features = {name: x.expand(len(texts), *x.shape[1:]) for name, x in self.segmenter.encode([image]).items()}
-        prompts = Prompts.of(
-            [[place for place, _ in made] for made in clicks],
-            [[label for _, label in made] for made in clicks],
-            [size] * len(texts),
-        )
-        logits, _ = self.segmenter.decode(features, prompts).best()
-        full = self.segmenter.postprocess(logits, size).sigmoid().cpu().numpy()
-        return [TextAnswer(np.asarray(probability, np.float32)) for probability in full]
+        everyone = np.arange(len(texts))
+        sessions = ClickSessions(self.segmenter, len(texts))
+        encoded = {name: x.expand(len(texts), *x.shape[1:]) for name, x in self.segmenter.encode([image]).items()}
+        sessions.start(everyone, encoded, np.tile(size, (len(texts), 1)))
+        sessions.click_each(everyone, clicks)
+        return [TextAnswer(logits.sigmoid().cpu().numpy()) for logits in sessions.in_image()]
 
 
 def load_text_segmenter(

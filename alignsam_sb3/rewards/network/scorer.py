@@ -142,9 +142,7 @@ class RewardScorer:
         scores: list[float] = score_of(predicted).tolist()
         return scores
 
-    def query(
-        self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str
-    ) -> ScoreQuery:
+    def query(self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str) -> ScoreQuery:
         """Put a mask (H, W), bool or probabilities, of a photo (H, W, 3) into the frame."""
         cells = th.from_numpy(self.config.frame.cells(mask, self.config.side)).float() / 255
         return ScoreQuery(self.photo(image), embedding, cells, (image.shape[0], image.shape[1]), category)
