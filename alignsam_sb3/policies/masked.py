@@ -60,7 +60,7 @@ class _CarriesExtractor:
     def evaluate_actions(
         self,
         obs: PyTorchObs,
-        *args: Any,
+        *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         out: tuple[th.Tensor, th.Tensor, th.Tensor | None]

@@ -12,12 +12,12 @@ from PIL import Image
 from alignsam_sb3 import metrics
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.features import SegmenterSource, build_bank
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network import METRICS, RewardNetwork, RewardNetworkConfig, RewardScorer, load_scorer, score_of
 from alignsam_sb3.rewards.network.__main__ import main
 from alignsam_sb3.rewards.network.corpus import Corpus, build_corpus, true_metrics
 from alignsam_sb3.rewards.network.damage import damaged, softened
 from alignsam_sb3.rewards.network.fit import Examples, balanced
-from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.frame import spoken_in_frame
 from alignsam_sb3.rewards.network.measure import calibration_error, measure, predict_corpus, regret
 from alignsam_sb3.rewards.network.model import soft_metrics

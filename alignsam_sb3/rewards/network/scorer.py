@@ -201,4 +201,4 @@ def _load(path: Path, changed: int, where: str, device: str) -> RewardScorer:
     return RewardScorer(network, f"reward network {where}", device)
 
 
-__all__ = ["METRICS", "Question", "RewardScorer", "embedded_for", "load_scorer", "on_cells"]
+__all__ = ["METRICS", "RewardScorer", "ScoreQuery", "embedded_for", "load_scorer", "on_cells"]
