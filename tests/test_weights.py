@@ -2,7 +2,7 @@
 
 import argparse
 import io
-import pickle
+import random
 import struct
 import zipfile
 
@@ -91,7 +91,7 @@ def rewritten(content, change):
         (lambda p: p.replace(b"K\x01\x85", b"K\x00\x85").replace(b"K\x04\x85", b"J\x00\x00\x00\x30\x85"), "reaches beyond"),
         (lambda p: p.replace(b"K\x00K\x04\x85", b"K\x02K\x04\x85"), "reaches beyond its 4 values"),  # from the third on
         (lambda p: p[:-5], "pickle exhausted"),
-        (lambda p: pickle.dumps(Evil(), 0), "does what files of torch do not do"),
+        (lambda p: b"(S'ls'\nios\nsystem\n.", "does what files of torch do not do"),
     ],
 )
 def test_claims_that_the_bytes_do_not_bear_out_are_refused(change, message, capsys):
@@ -123,16 +123,16 @@ def zipped(*entries):
         (lambda: zipped(("../a", b"")), "points out of it"),
         (lambda: zipped(("/a", b"")), "points out of it"),
         (lambda: zipped(("a\\b", b"")), "points out of it"),
-        (lambda: zipped(("a", bytes(10**6))), "unpacks .* to 1,000,000"),
-        (lambda: zipped(("a", bytes(range(250)) * 5)), "1,250 bytes, and 1,000 are allowed"),
-        (lambda: zipped(*((str(i), bytes(range(240)) * 4) for i in range(3))), "2,880 bytes, and 2,000 are allowed"),
+        (lambda: zipped(("a", bytes(3 * 10**5))), "unpacks .* to 300,000"),
+        (lambda: zipped(("a", bytes(range(250)) * 2000)), "500,000 bytes, and 400,000 are allowed"),
+        (lambda: zipped(*((str(i), random.Random(i).randbytes(2 * 10**5)) for i in range(3))), "600,000 bytes, and 500,000 are allowed"),
         (lambda: zipped(*((str(i), b"") for i in range(11))), "claims 11 files"),
         (lambda: io.BytesIO(b"hello"), "no zip file, or was cut"),
         (lambda: io.BytesIO(zipped(("a", b"abc")).getvalue()[:-1]), "no zip file, or was cut"),
     ],
 )
 def test_archives_beyond_the_limits_are_refused(file, message):
-    limits = Limits(entries=10, entry_bytes=1000, total_bytes=2000)
+    limits = Limits(entries=10, entry_bytes=400_000, total_bytes=500_000)
     with pytest.raises(ValueError, match=message), opened_archive(file(), limits):
         pass
 

@@ -15,6 +15,7 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch.nn import functional as F
 
+from alignsam_sb3.fingerprints import digest, structure
 from alignsam_sb3.semantics.clip_surgery import N_DUAL, check_tower, feature_surgery, similarity_maps, surgery_tokens
 from alignsam_sb3.semantics.prompts import TEMPLATES
 
@@ -47,7 +48,7 @@ class ClipSurgery:
     :param tokenize: turns texts into token ids, given ``context_length``
     :param image_size: side of the square that images are squashed to, in pixels; by default the model's own
     :param n_dual: blocks with a second path; the paper's 6, or all of a shallower tower
-    :param name: goes into the fingerprint and into messages
+    :param name: for messages
     :param known_tokens: ids of the tokens that it was trained with; texts with others are warned of. None: all
     :raises TypeError: surgery is not defined for its image tower
     :raises ValueError: a weight is NaN or infinite, or the size is no multiple of the patch
@@ -88,13 +89,8 @@ class ClipSurgery:
     def fingerprint(self) -> str:
         """Changes whenever a map would."""
         pixels = [self._mean.flatten().tolist(), self._std.flatten().tolist()]
-        # the printed model holds what no weight tells: activation, heads, strides
-        said = [str(self.clip), self.image_size, self.n_dual, pixels, TEMPLATES, SEMANTICS_VERSION]
-        digest = hashlib.sha256(json.dumps(said).encode())
-        for key, value in sorted(self.clip.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return f"clip-{digest.hexdigest()[:16]}"
+        said = [structure(self.clip), self.image_size, self.n_dual, pixels, TEMPLATES, SEMANTICS_VERSION]
+        return f"clip-{digest(self.clip.state_dict(), *said)}"
 
     def _preprocess(self, image: NDArray[np.uint8]) -> th.Tensor:
         """Squash to a square (the aspect ratio is lost, nothing is cropped) and normalise: (3, n, n)."""
