@@ -35,13 +35,15 @@ def digest(weights: Mapping[str, th.Tensor], *said: object) -> str:
 
 
 def structure(model: nn.Module) -> list[Any]:
-    """What no weight of a model tells: strides, heads and epsilons of torch's own layers by name, and all activations in order.
+    """What no weight of a model tells: strides, heads and epsilons of torch's own layers, and all activations in order.
 
     Other people's blocks are left out: what they compute is in the layers that they hold, and their attributes change with
     the version of their library.
     """
     modules = list(model.named_modules())
-    told = [[name, {key: getattr(m, key) for key in _TOLD if hasattr(m, key)}] for name, m in modules if isinstance(m, _LAYERS)]
+    told = [
+        [name, {key: getattr(m, key) for key in _TOLD if hasattr(m, key)}] for name, m in modules if isinstance(m, _LAYERS)
+    ]
     activations = [[type(m).__name__, getattr(m, "approximate", "")] for _, m in modules if _is_activation(m)]
     return [told, activations]
 

@@ -125,7 +125,10 @@ def zipped(*entries):
         (lambda: zipped(("a\\b", b"")), "points out of it"),
         (lambda: zipped(("a", bytes(3 * 10**5))), "unpacks .* to 300,000"),
         (lambda: zipped(("a", bytes(range(250)) * 2000)), "500,000 bytes, and 400,000 are allowed"),
-        (lambda: zipped(*((str(i), random.Random(i).randbytes(2 * 10**5)) for i in range(3))), "600,000 bytes, and 500,000 are allowed"),
+        (
+            lambda: zipped(*((str(i), random.Random(i).randbytes(2 * 10**5)) for i in range(3))),
+            "600,000 bytes, and 500,000 are allowed",
+        ),
         (lambda: zipped(*((str(i), b"") for i in range(11))), "claims 11 files"),
         (lambda: io.BytesIO(b"hello"), "no zip file, or was cut"),
         (lambda: io.BytesIO(zipped(("a", b"abc")).getvalue()[:-1]), "no zip file, or was cut"),

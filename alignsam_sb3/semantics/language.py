@@ -124,7 +124,9 @@ class ClipSurgery:
         self._warn_of_cut(texts)
         if self._known is None:
             return
-        strange = [text for text in dict.fromkeys(texts) if not self._known.issuperset(self._tokens([text]).flatten().tolist())]
+        strange = [
+            text for text in dict.fromkeys(texts) if not self._known.issuperset(self._tokens([text]).flatten().tolist())
+        ]
         if strange:
             logger.warning(
                 "CLIP %r was never taught all words of %s: its maps for %s mean little. Ask for them in words that it knows "
