@@ -300,7 +300,7 @@ class ClickBatch(ClickEpisodes):
         return oracle_preference(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 
     def truth_on_grid(self) -> list[NDArray[np.float32]]:
-        """For each episode (2, h, w) of the embedding's cells: the share that the target covers, and that the annotation speaks of.
+        """For each episode (2, h, w) of the embedding's cells: the share that the target covers, and the share that is known.
 
         For teaching a recalibration module on training images.
         """

@@ -49,7 +49,8 @@ def oracle_player(batch: ClickBatch, observations: Observation, turn: int) -> li
         sample, category = batch.sample(i), int(batch.categories[i])
         valid = sample.valid_for(category)
         judged = None if not batch.sessions.answered[i] else mask if valid is None else mask & valid
-        moves.append([oracle_click(sample.target(category), judged)])
+        clicked = [place for place, _ in batch.sessions.clicks(i)]
+        moves.append([oracle_click(sample.target(category), judged, clicked)])
     return moves
 
 
