@@ -4,8 +4,6 @@ The library runs the network and prepares the pixels; points, boxes and the way 
 forward takes a batch of different images with one prompt each, so that a batch says what each image alone would.
 """
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter
-from alignsam_sb3.segmenters.pretrained import load_image_processor, load_model, obtain_folder, read_config
+from alignsam_sb3.segmenters.pretrained import chosen_device, digest, load_image_processor, load_model, obtain_folder, read_config
 
 PREPROCESSING_VERSION = 1
 OPTIONS = {"bf16": "bfloat16 where autocast allows it, in encoder and decoder"}
@@ -103,7 +101,7 @@ class HfSegmenter(PromptableSegmenter):
         self._frame = Frame(image_side(model.config), self.family.squash)
         self._shapes = _feature_shapes(model.config, self.family)
         self._check_grids()
-        self._digest = self._hash(config)
+        self._digest = digest(model, processor, config, self._frame.side, PREPROCESSING_VERSION)
 
     def _check_grids(self) -> None:
         """The contract and the library's prompt encoder both want logits four times as fine as the embedding."""
@@ -115,16 +113,6 @@ class HfSegmenter(PromptableSegmenter):
                 f"{self.name!r} has features {self._shapes} for prompts on a grid {grid}: backbone_feature_sizes, image_size "
                 "and patch_size in its config.json do not fit each other"
             )
-
-    def _hash(self, config: Mapping[str, Any]) -> str:
-        volatile = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
-        pixels = [str(getattr(self.processor, key, None)) for key in ("image_mean", "image_std", "resample", "rescale_factor")]
-        said = [{k: v for k, v in config.items() if k not in volatile}, pixels, self._frame.side, PREPROCESSING_VERSION]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(memoryview(value.cpu().contiguous().numpy()).cast("B"))
-        return digest.hexdigest()[:16]
 
     @property
     def fingerprint(self) -> str:
@@ -242,12 +230,10 @@ def load_hf(where: str, device: str | th.device = "auto", options: Collection[st
     :raises ValueError: it is no SAM of a known kind, or damaged
     :raises ImportError: ``transformers`` is missing or too old
     """
-    if str(device) == "auto":
-        device = "cuda" if th.cuda.is_available() else "cpu"
     folder = obtain_folder(where, "hf")
     config = read_config(folder, FAMILIES, REFUSED)
     family = FAMILIES[config["model_type"]]
-    model = load_model(family.model, folder, device)
+    model = load_model(family.model, folder, chosen_device(device))
     side = image_side(model.config)
     square = {"height": side, "width": side}
     sizes = {"size": square} if family.squash else {"size": {"longest_edge": side}, "pad_size": square}

@@ -1,5 +1,6 @@
 """Models of the transformers library, from a folder or from the Hub: tensors only, no code, and no weight left random."""
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -137,6 +138,11 @@ def load_model(model_class: str, folder: Path, device: str | th.device) -> Any: 
     return model.eval().requires_grad_(False).to(device)
 
 
+def chosen_device(device: str | th.device) -> th.device:
+    """``"auto"`` takes CUDA where there is one."""
+    return th.device("cuda" if th.cuda.is_available() else "cpu") if str(device) == "auto" else th.device(device)
+
+
 def library(name: str) -> Any:  # noqa: ANN401
     """A class of ``transformers``.
 
@@ -159,3 +165,19 @@ def load_image_processor(processor_class: str, folder: Path, **sizes: object) ->
     if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         return found_class.from_pretrained(folder, local_files_only=True, **sizes)
     return found_class(**sizes)
+
+
+def digest(model: Any, processor: Any, config: Mapping[str, Any], *said: object) -> str:  # noqa: ANN401
+    """Changes with a weight, the configuration or the preparation of pixels, and not with the path or the library's version.
+
+    :param config: what ``config.json`` says
+    :param said: whatever else matters
+    """
+    volatile = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+    pixels = [str(getattr(processor, key, None)) for key in ("image_mean", "image_std", "resample", "rescale_factor")]
+    described = [{key: value for key, value in config.items() if key not in volatile}, pixels, *said]
+    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for key, value in sorted(model.state_dict().items()):
+        found.update(key.encode())
+        found.update(memoryview(value.cpu().contiguous().numpy()).cast("B"))
+    return found.hexdigest()[:16]
