@@ -2,8 +2,9 @@
 
 ``tiny`` is embedded; ``mobile_sam``, ``vit_b`` and the other names of :data:`SEGMENTERS` are downloaded once and checked;
 ``vit_b:PATH`` reads a file; ``vit_b:random`` has random weights, to try how things fit and how long they take.
-``hf:OWNER/NAME`` and ``hf:/folder`` are SAM, SAM 2, EdgeTAM and SAM 3 of the transformers library. Options that make it
-faster stand behind a question mark: ``tiny?onnx``, ``repvit:PATH?fuse&channels_last``, ``hf:/folder?bf16``.
+``hf:OWNER/NAME``, ``hf:/folder`` and ``hf:sam2:random`` are SAM, SAM 2, EdgeTAM and SAM 3 of the transformers library.
+Options that make it faster stand behind a question mark: ``tiny?onnx``, ``repvit:PATH?fuse&channels_last``,
+``hf:/folder?bf16``. ``python -m alignsam_sb3.segmenters list`` shows them all.
 """
 
 import logging
@@ -16,7 +17,7 @@ from segment_anything.modeling import Sam
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.backbones import BACKBONES, load_weights
 from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter, Prompts
-from alignsam_sb3.segmenters.hf import HfSegmenter, load_hf
+from alignsam_sb3.segmenters.hf import RANDOM, HfSegmenter, load_hf
 from alignsam_sb3.segmenters.sam import SamSegmenter
 from alignsam_sb3.segmenters.tiny import ASSET, load_tiny_sam
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 HF = "hf"
 SEGMENTERS = ("tiny", *BACKBONES, HF)
-RANDOM = "random"
 
 
 @lru_cache(maxsize=4)

@@ -4,8 +4,10 @@ The library runs the network and prepares the pixels; points, boxes and the way 
 forward takes a batch of different images with one prompt each, so that a batch says what each image alone would.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,19 @@ from numpy.typing import NDArray
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter
-from alignsam_sb3.segmenters.pretrained import chosen_device, digest, load_image_processor, load_model, obtain_folder, read_config
+from alignsam_sb3.segmenters.pretrained import (
+    chosen_device,
+    digest,
+    library,
+    load_image_processor,
+    load_model,
+    obtain_folder,
+    read_config,
+)
 
+logger = logging.getLogger(__name__)
+
+RANDOM = "random"
 PREPROCESSING_VERSION = 1
 OPTIONS = {"bf16": "bfloat16 where autocast allows it, in encoder and decoder"}
 """What may stand behind a ``?``."""
@@ -29,13 +42,17 @@ class Family:
     """What the library calls a kind of SAM.
 
     :param model: its class
+    :param config: the class of its configuration
     :param processor: the class that prepares its pixels
     :param fine: names of the features that are finer than the embedding, the finest first
+    :param vision: what the library's default configuration of the encoder lacks
     """
 
     model: str
+    config: str
     processor: str
     fine: tuple[str, ...] = ("high_res_0", "high_res_1")
+    vision: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,10 +65,16 @@ class Family:
         return bool(self.fine)
 
 
-_SAM = Family("SamModel", "SamImageProcessor", fine=())
-_SAM2 = Family("Sam2Model", "Sam2ImageProcessor")
-_EDGETAM = Family("EdgeTamModel", "Sam2ImageProcessor")
-_SAM3 = Family("Sam3TrackerModel", "Sam3ImageProcessor")
+_REPVIT = {
+    "model_type": "timm_wrapper",
+    "architecture": "repvit_m1",
+    "num_classes": 1000,
+    "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+}
+_SAM = Family("SamModel", "SamConfig", "SamImageProcessor", fine=())
+_SAM2 = Family("Sam2Model", "Sam2Config", "Sam2ImageProcessor")
+_EDGETAM = Family("EdgeTamModel", "EdgeTamConfig", "Sam2ImageProcessor", vision={"backbone_config": _REPVIT})
+_SAM3 = Family("Sam3TrackerModel", "Sam3TrackerConfig", "Sam3ImageProcessor")
 FAMILIES: dict[str, Family] = {
     "sam": _SAM,
     "sam2": _SAM2,
@@ -221,7 +244,8 @@ def _thick(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def load_hf(where: str, device: str | th.device = "auto", options: Collection[str] = ()) -> HfSegmenter:
     """Load a segmenter of the transformers library.
 
-    :param where: a folder as ``save_pretrained`` leaves it, or ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` of the Hub
+    :param where: a folder as ``save_pretrained`` leaves it, ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` of the Hub, or
+        ``KIND:random`` for random weights in full size, to try how things fit and how long they take
     :param device: ``"auto"`` takes CUDA where there is one
     :param options: of :data:`OPTIONS`
     :raises FileNotFoundError: there is no such folder or repository
@@ -230,12 +254,29 @@ def load_hf(where: str, device: str | th.device = "auto", options: Collection[st
     :raises ValueError: it is no SAM of a known kind, or damaged
     :raises ImportError: ``transformers`` is missing or too old
     """
-    folder = obtain_folder(where, "hf")
-    config = read_config(folder, FAMILIES, REFUSED)
-    family = FAMILIES[config["model_type"]]
-    model = load_model(family.model, folder, chosen_device(device))
-    side = image_side(model.config)
+    kind, _, weights = where.partition(":")
+    folder: Path | None = None
+    if weights == RANDOM:
+        config, model = _random_model(kind, chosen_device(device))
+    else:
+        folder = obtain_folder(where, "hf")
+        config = read_config(folder, FAMILIES, REFUSED)
+        model = load_model(FAMILIES[config["model_type"]].model, folder, chosen_device(device))
+    family, side = FAMILIES[config["model_type"]], image_side(model.config)
     square = {"height": side, "width": side}
     sizes = {"size": square} if family.squash else {"size": {"longest_edge": side}, "pad_size": square}
     processor = load_image_processor(family.processor, folder, **sizes)
     return HfSegmenter(model, processor, config, f"hf:{where}", options)
+
+
+def _random_model(kind: str, device: th.device) -> tuple[dict[str, Any], Any]:
+    """Configuration and model: the library's defaults, which are SAM's ViT-B, SAM 2.1's smallest, EdgeTAM and SAM 3."""
+    if kind not in FAMILIES:
+        raise ValueError(nearest("kind of SAM", kind, FAMILIES))
+    family = FAMILIES[kind]
+    logger.warning("segmenter hf:%s:%s has random weights: it segments nothing", kind, RANDOM)
+    config = library(family.config)(**({"vision_config": dict(family.vision)} if family.vision else {}))
+    with th.random.fork_rng(devices=[]):
+        th.manual_seed(0)
+        model = library(family.model)(config).eval().requires_grad_(False).to(device)
+    return {"model_type": kind}, model

@@ -156,13 +156,14 @@ def library(name: str) -> Any:  # noqa: ANN401
         raise ImportError(f"this model needs {name} of transformers: run {EXTRA}") from error
 
 
-def load_image_processor(processor_class: str, folder: Path, **sizes: object) -> Any:  # noqa: ANN401
+def load_image_processor(processor_class: str, folder: Path | None, **sizes: object) -> Any:  # noqa: ANN401
     """The library's own preparation of pixels, with the folder's mean, deviation and interpolation where it says them.
 
+    :param folder: None for the library's defaults
     :param sizes: those that the model was built for; they win over what the folder says
     """
     found_class = library(processor_class)
-    if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+    if folder and any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         return found_class.from_pretrained(folder, local_files_only=True, **sizes)
     return found_class(**sizes)
 
