@@ -90,8 +90,9 @@ def review_page(review: Review) -> "gr.Blocks":
 
     with gr.Blocks(title="alignsam review", analytics_enabled=False) as page:
         line = gr.Markdown(elem_id="alignsam-line")
-        photo = gr.Image(interactive=False, show_label=False, format="png", elem_id="alignsam-photo", buttons=[])
-        choice = gr.Radio([POSITIVE, NEGATIVE], value=POSITIVE, show_label=False, elem_id="alignsam-choice")
+        row = gr.Row()
+        choice = gr.Radio([POSITIVE, NEGATIVE], value=POSITIVE, show_label=False, container=False, elem_id="alignsam-choice")
+        photo = gr.Image(interactive=False, show_label=False, format="jpeg", elem_id="alignsam-photo", buttons=[])
         acts = {
             "accept": ("Accept (A)", review.accept),
             "reject": ("Reject (R)", review.reject),
@@ -99,7 +100,7 @@ def review_page(review: Review) -> "gr.Blocks":
             "later": ("Later (Space)", review.later),
             "undo": ("Undo (U)", review.undo),
         }
-        with gr.Row():
+        with row:
             for name, (label, act) in acts.items():
                 button = gr.Button(label, elem_id=f"alignsam-{name}", min_width=80)
                 button.click(after(act), None, [photo, line], show_progress="hidden", api_visibility="private")
@@ -154,7 +155,7 @@ def play_page(predict: PredictsAndClicks) -> "gr.Blocks":
     with gr.Blocks(title="alignsam play", analytics_enabled=False) as page:
         with gr.Row():
             upload = gr.Image(label="photo", sources=["upload", "clipboard"], elem_id="alignsam-upload")
-            photo = gr.Image(interactive=False, label="mask", format="png", elem_id="alignsam-photo", buttons=[])
+            photo = gr.Image(interactive=False, label="mask", format="jpeg", elem_id="alignsam-photo", buttons=[])
         line = gr.Markdown(elem_id="alignsam-line")
         with gr.Row():
             category = gr.Dropdown(list(predict.categories), value=predict.categories[0], label="target")

@@ -1,5 +1,6 @@
 """Reviewing a run: the most doubtful mask first, each decision on the disk before the next is shown. No page in here."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -22,10 +23,10 @@ class Review:
 
     :param run: what was annotated
     :param segmenter: answers people's clicks
-    :param threshold: masks with at least this score are not asked about
+    :param threshold: masks with at least this score are not asked about; by default all are
     """
 
-    def __init__(self, run: Run, segmenter: PromptableSegmenter, threshold: float = 1.0) -> None:
+    def __init__(self, run: Run, segmenter: PromptableSegmenter, threshold: float = math.inf) -> None:
         self.run, self.decisions, self._segmenter = run, Decisions(run), segmenter
         ranked = sorted((a.score, a.image_id, a.category) for found in run for a in found.annotations if a.score < threshold)
         self.ranked: list[Key] = [(image, category) for _, image, category in ranked]
@@ -81,6 +82,7 @@ class Review:
         if decision is not None and decision.corrected is not None:
             annotation = decision.corrected
         opened = Window.open(self._segmenter, self.run.image_path(image), annotation)
+        threading.Thread(target=opened.prepare, daemon=True).start()  # so that the first click is answered at once
         self._windows[who], self._elsewhere[who] = opened, key
         while len(self._windows) > WINDOWS:
             oldest, _ = self._windows.popitem(last=False)

@@ -1,5 +1,6 @@
 """One open photo in a review: its mask, its clicks, and a segmenter that answers the next one."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from alignsam_sb3.pictures import draw_clicks, overlay
 from alignsam_sb3.segmenters import PromptableSegmenter
 from alignsam_sb3.session import ClickSessions, open_sessions
 
-SHOWN = 960
+SHOWN = 768
 """The long side of a photo on the page, in pixels."""
 
 
@@ -37,6 +38,7 @@ class Window:
         )
         self._photo = photo
         self._sessions: ClickSessions | None = None
+        self._preparing = threading.Lock()
         self._base = self._on_photo(annotation.clicks)
         self.added: list[Click] = []
 
@@ -58,12 +60,14 @@ class Window:
         """Whether a person has clicked."""
         return bool(self.added)
 
-    def _started(self) -> ClickSessions:
-        """The session with the agent's clicks made."""
-        if self._sessions is None:
-            self._sessions = open_sessions(self._segmenter, [self._photo], remembers=True)
-            for click in self._base:
-                self._sessions.click_each(np.array([0]), [[click]])
+    def prepare(self) -> ClickSessions:
+        """The session with the agent's clicks made; this takes a moment, once."""
+        with self._preparing, th.no_grad():
+            if self._sessions is None:
+                started = open_sessions(self._segmenter, [self._photo], remembers=True)
+                for click in self._base:
+                    started.click_each(np.array([0]), [[click]])
+                self._sessions = started
         return self._sessions
 
     @th.no_grad()
@@ -75,12 +79,12 @@ class Window:
         h, w = self._photo.shape[:2]
         shown_h, shown_w = self._shown.shape[:2]
         place = (min(max(int((x + 0.5) * w / shown_w), 0), w - 1), min(max(int((y + 0.5) * h / shown_h), 0), h - 1))
-        self._started().click_each(np.array([0]), [[(place, label)]])
+        self.prepare().click_each(np.array([0]), [[(place, label)]])
         self.added.append((place, label))
 
     def undo(self) -> None:
         """Take a person's last click back."""
-        self._started().undo(np.array([0]))
+        self.prepare().undo(np.array([0]))
         self.added.pop()
 
     def result(self) -> Annotation:
