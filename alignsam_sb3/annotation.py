@@ -16,6 +16,7 @@ from alignsam_sb3.names import nearest
 if TYPE_CHECKING:
     import supervision
 
+
 @dataclass(frozen=True)
 class Annotation:
     """One category of one image.

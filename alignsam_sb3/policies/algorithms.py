@@ -59,8 +59,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "policy_kwargs": described,
             "not_plain": [key for key in self.policy_kwargs if key not in described],
             "format": FORMAT,
-            "env": self._from_env("config", lambda config: config, {}),
-            "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
+            "env": self._from_env("env", "config", lambda config: config) or {},
+            "trained_on": self._from_env("trained_on", "shared", lambda shared: shared.dataset.fingerprint) or "",
+            "categories": self._from_env("categories", "shared", lambda shared: list(shared.dataset.categories)) or [],
         }
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -73,11 +74,10 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         known = {policy: name for name, policy in reversed(self.policy_aliases.items())}
         return known.get(self.policy_class, self.policy_class.__name__)
 
-    def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
-        """Something of the first environment; without one, what an earlier recipe says."""
+    def _from_env(self, key: str, attribute: str, take: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        """Something of the first environment; without one, what an earlier recipe says under its key."""
         if self.env is None or not self.env.has_attr(attribute):
-            key = {"config": "env", "shared": "trained_on"}[attribute]
-            return getattr(self, "recipe", {}).get(key, default)
+            return getattr(self, "recipe", {}).get(key)
         return take(self.env.get_attr(attribute)[0])
 
     def save(
