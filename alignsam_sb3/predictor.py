@@ -9,8 +9,6 @@ from typing import Any, overload
 import gymnasium as gym
 import numpy as np
 import torch as th
-from alignsam_sb3.envs.episodes import ClickEpisodes
-from alignsam_sb3.envs.spaces import picture_side
 from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -22,6 +20,8 @@ from alignsam_sb3.boxes import map_box
 from alignsam_sb3.calibration import Calibration
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import read_rgb
+from alignsam_sb3.envs.episodes import ClickEpisodes
+from alignsam_sb3.envs.spaces import picture_side
 from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import load_policy, read_recipe
@@ -115,11 +115,11 @@ class Predictor:
     @overload
     def __call__(self, image: Shown, category: None = None) -> list[Annotation]: ...
     @overload
-    def __call__(self, image: Sequence[Shown], category: str) -> list[Annotation]: ...
+    def __call__(self, image: list[Shown], category: str) -> list[Annotation]: ...
     @overload
-    def __call__(self, image: Sequence[Shown], category: None = None) -> list[list[Annotation]]: ...
+    def __call__(self, image: list[Shown], category: None = None) -> list[list[Annotation]]: ...
 
-    def __call__(self, image: Shown | Sequence[Shown], category: str | None = None) -> Any:
+    def __call__(self, image: Shown | list[Shown], category: str | None = None) -> Any:
         """Look for a category in a photo, or for all of them.
 
         :param image: an array (H, W, 3) uint8 RGB, a path or a PIL image, or a list of these
@@ -129,15 +129,14 @@ class Predictor:
         :raises ValueError: there is no such category, or what came is no image
         """
         wanted = list(self.categories) if category is None else [category]
-        one = isinstance(image, str | Path | Image.Image | np.ndarray)
-        shown: Sequence[Any] = [image] if one else image  # type: ignore[list-item, assignment]
+        shown = image if isinstance(image, list) else [image]
         names = [str(i) if isinstance(i, str | Path) else "" for i in shown]
         found = [
             [_named(annotation, name) for annotation in row]
             for row, name in zip(self.batch([as_photo(i) for i in shown], wanted), names, strict=True)
         ]
         rows: list[Any] = found if category is None else [row[0] for row in found]
-        return rows[0] if one else rows
+        return rows if isinstance(image, list) else rows[0]
 
     def batch(self, images: Sequence[Photo], categories: Sequence[str]) -> list[list[Annotation]]:
         """Annotate many photos: each is encoded once, and all pairs of photo and category are played together.
