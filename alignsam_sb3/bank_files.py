@@ -52,7 +52,7 @@ class BankFiles:
     def _open(self, name: str) -> BinaryIO:
         path = self.folder / name
         flags = os.O_RDWR | os.O_CREAT if self.writable else os.O_RDONLY
-        return os.fdopen(os.open(path, flags, 0o666), "r+b" if self.writable else "rb", buffering=0)  # type: ignore[return-value]
+        return os.fdopen(os.open(path, flags, 0o666), "r+b" if self.writable else "rb", buffering=0)
 
     def records(self, rows: Sequence[int] | None = None) -> NDArray[Any]:
         """State, key and checksum of rows, all by default; a record that is damaged, or was never written, is all zeros."""
@@ -71,8 +71,7 @@ class BankFiles:
         """Fill arrays with a row; its checksum, -1 where a file is too short."""
         checksum = 0
         for name, array in sorted(into.items()):
-            view = memoryview(array).cast("B") if array.flags.c_contiguous else None
-            assert view is not None, "rows are read into contiguous arrays"
+            view = memoryview(array.data).cast("B")  # of a contiguous array
             offset, got = row * len(view), 0
             while got < len(view):
                 step = os.preadv(self._arrays[name].fileno(), [view[got:]], offset + got)
