@@ -49,12 +49,16 @@ def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
     return loader.construct_sequence(node, deep=True)
 
 
+def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
+    return tuple(_sequence(loader, node))
+
+
 def _ordered(loader: yaml.SafeLoader, node: yaml.Node) -> dict[Any, Any]:
     return dict(*_sequence(loader, node)[:1])
 
 
 PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered)
-PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(_sequence(loader, node)))
+PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_plain_yaml(file: Any, Loader: object = None) -> Any:  # noqa: ANN401 (as yaml.load)
