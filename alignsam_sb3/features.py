@@ -25,8 +25,13 @@ from alignsam_sb3.segmenters import PromptableSegmenter
 
 logger = logging.getLogger(__name__)
 
-EPISODE_CONSTANTS = ("image", "target_category", "sam_image_embeddings", "similarity_maps", "cosine_maps")
-"""Observations that change only with a reset; environments hand them out, and buffers store them, once per episode."""
+EPISODE_CONSTANTS = {
+    "image": "image",
+    "sam_image_embeddings": "embeddings",
+    "similarity_maps": "similarity_maps",
+    "cosine_maps": "cosine_maps",
+}
+"""Observations that an image decides alone, and what banks call them: buffers store them once per episode, or as a row."""
 
 _VERSION = 2  # of the files: raise it whenever they would be read differently
 _READERS = 4  # threads that read images
@@ -55,7 +60,7 @@ class FeatureSource(Protocol):
 
 
 class SegmenterSource:
-    """The embeddings of a segmenter."""
+    """What a segmenter says of images: embeddings, and finer features where it has some."""
 
     kind = "segmenter"
 
@@ -68,10 +73,10 @@ class SegmenterSource:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"embeddings": self.segmenter.embedding_shape}
+        return self.segmenter.feature_shapes
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
-        return {"embeddings": self.segmenter.encode(images)}
+        return self.segmenter.encode(images)
 
 
 class UnreadableRow(UnreadableImageError):
@@ -127,6 +132,11 @@ class FeatureBank:
         return self._count
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each array, for one image."""
+        return dict(self._shapes)
+
+    @property
     def usable(self) -> NDArray[np.bool_]:
         """(N,) False for the images that are known to be unreadable; of one that nobody asked for nothing is known."""
         skipped = np.zeros(self._count, bool) if self._files is None else self._files.records()["state"] == SKIPPED
@@ -137,7 +147,7 @@ class FeatureBank:
         """The arrays of one image."""
         return {name: values[0].astype(np.float32) for name, values in self.rows([index]).items()}
 
-    def ensure(self, rows: Sequence[int], progress: bool = False) -> None:
+    def ensure(self, rows: Sequence[int] | NDArray[np.int64], progress: bool = False) -> None:
         """Describe those of some images that are not yet described.
 
         :param progress: show a bar, with images per second
@@ -149,7 +159,7 @@ class FeatureBank:
             if missing:
                 self._describe(missing, progress)
 
-    def rows(self, rows: Sequence[int]) -> dict[str, NDArray[np.float16]]:
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.float16]]:
         """The arrays of some images, each (B, *shape); what is missing is described first.
 
         :raises UnreadableRow: one of them cannot be read and ``on_error`` is ``"skip"``

@@ -156,3 +156,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all; see :func:`write_bytes`."""
     write_bytes(path, json.dumps(content, indent=2).encode())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; see :func:`write_bytes`."""
+    write_bytes(path, text.encode())

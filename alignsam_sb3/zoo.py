@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +22,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.envs import CLICK_ENV
-from alignsam_sb3.envs.labels import held_out
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
-from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe, share_srm
+from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, read_recipe
+from alignsam_sb3.task import Task, merge_options
 from alignsam_sb3.zoo_guard import guard, literal, trusting
 
 FILMS_PER_RUN = 4
@@ -69,16 +68,6 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def merge_env_kwargs(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's arguments of the environment with the command line's; options of another kind of data set are left out."""
-    merged = {**file, **given}
-    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (file, merged)}
-    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (file, given)]
-    if any(options):
-        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
-    return merged
-
-
 def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (the zoo's: a name, a dict, a list of them)
     """The file's callbacks with so many steps of imitation, after all others, or without it."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
@@ -94,7 +83,7 @@ class FairTrialEvalCallback(TrialEvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        share_srm(self.model, self.eval_env)
+        attach_recalibration(self.model, self.eval_env)
 
     def _on_step(self) -> bool:
         if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
@@ -135,14 +124,21 @@ class SamExperimentManager(ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
-        merged = merge_env_kwargs({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
+        merged = merge_options({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
         if self.warm_start and not self._places_clicks:
             raise ValueError(f"--warm-start imitates clicks, and {self.env_name.gym_id} makes none: leave it out")
         if self.warm_start is not None:
             hyperparams["callback"] = saved["callback"] = with_warm_start(hyperparams.get("callback"), self.warm_start)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
-        self.eval_env_kwargs = {**held_out(merged), **(self._eval_env_kwargs_args or {})}
+        self.eval_env_kwargs = {**self._for_evaluation(merged), **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
+
+    def _for_evaluation(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not self._places_clicks:
+            return {**kwargs, "split": "eval"}
+        given = {**(gym.spec(self.env_name.gym_id).kwargs or {}), **kwargs}
+        evaluated = Task.from_kwargs(**given).for_evaluation()
+        return {**kwargs, "split": "eval", "labels": evaluated.labels, "box": evaluated.box}
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         algorithm, ours = ALGOS[self.algo], self.algo in OUR_ALGORITHMS
@@ -254,7 +250,7 @@ def share_when_played() -> None:
         def load(path: str, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
             ours = algorithm in OUR_ALGORITHMS.values()
             model = algorithm.load(path, **kwargs, **trusting(algorithm, path, ours, SamExperimentManager.trust))
-            share_srm(model, made[0])
+            attach_recalibration(model, made[0])
             return model
 
         return SimpleNamespace(load=load)

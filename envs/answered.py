@@ -15,7 +15,7 @@ from alignsam_sb3.answers import AnswerTable, build_table
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.names import nearest
-from alignsam_sb3.rewards.network import Question, RewardScorer, load_scorer
+from alignsam_sb3.rewards.network import RewardScorer, ScoreQuery, load_scorer
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.segmenters.text import TextSegmenter
 from alignsam_sb3.semantics.clip_sam import load_text_segmenter
@@ -60,14 +60,14 @@ class Answered:
         """What the reward network says of some masks of one image; NaN where there is no network."""
         if self.scorer is None or self.bank is None:
             return np.full(len(probabilities), np.nan)
-        return np.array(self.scorer.scores([self.question(pair, image, p) for p in probabilities]))
+        return np.array(self.scorer.score([self.query(pair, image, p) for p in probabilities]))
 
-    def question(self, pair: tuple[int, int], image: NDArray[np.uint8], probability: NDArray[np.float32]) -> Question:
+    def query(self, pair: tuple[int, int], image: NDArray[np.uint8], probability: NDArray[np.float32]) -> ScoreQuery:
         """A mask of an image as the reward network, which there must be, is asked about it."""
         assert self.scorer is not None
         assert self.bank is not None
         embedding, category = self.bank[pair[0]]["embeddings"], self.dataset.categories[pair[1]]
-        return self.scorer.question(image, embedding, probability, category)
+        return self.scorer.query(image, embedding, probability, category)
 
     def dice(self, pair: tuple[int, int], sample: Sample, probability: NDArray[np.float32]) -> float:
         """Dice of a mask; NaN where there is no truth."""

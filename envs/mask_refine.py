@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alignsam_sb3.datasets import Sample
 from alignsam_sb3.pictures import Picture, triptych
 from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe, mean_colour
-from alignsam_sb3.rewards.network import Question
+from alignsam_sb3.rewards.network import ScoreQuery
 
 STOP = len(OPERATIONS)
 N_EFFECTS = 4
@@ -129,7 +129,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
             score = float(self.answered.scores(self.pair, self.sample.image, [self.probability])[0])
         return score, self.answered.dice(self.pair, self.sample, self.probability)
 
-    def plan(self, action: int) -> Question | None:
+    def plan(self, action: int) -> ScoreQuery | None:
         """What the reward network must be asked for this action; None where it need not be asked.
 
         A batched caller collects the questions of many environments, has them scored in one call and hands each its score with
@@ -137,7 +137,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         """
         if int(action) == STOP or self.answered.scorer is None:
             return None
-        return self.answered.question(self.pair, self.sample.image, self.outcomes[int(action)])
+        return self.answered.query(self.pair, self.sample.image, self.outcomes[int(action)])
 
     def supply(self, score: float) -> None:
         """Hand over the answer to the question that :meth:`plan` described."""

@@ -47,6 +47,10 @@ class Sample:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
+    def valid_for(self, category_id: int) -> NDArray[np.bool_] | None:
+        """(H, W) False where the annotation does not say whether a pixel is of a category; None: known everywhere."""
+        return self.valid
+
     def target(self, category_id: int, max_instances: int | None = None) -> NDArray[np.bool_]:
         """Union of the category's instances, (H, W) bool; the largest ``max_instances`` where that is given."""
         mine = self.masks[self.category_ids == category_id]

@@ -1,6 +1,6 @@
 """Features extractors, policies and the algorithms that carry them."""
 
-from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, share_srm
+from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, attach_recalibration
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.explicit import ExplicitExtractor
 from alignsam_sb3.policies.implicit import ImplicitExtractor
@@ -18,7 +18,7 @@ __all__ = [
     "ImplicitPolicy",
     "SamMaskablePPO",
     "SamPPO",
+    "attach_recalibration",
     "load_policy",
     "read_recipe",
-    "share_srm",
 ]

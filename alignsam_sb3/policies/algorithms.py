@@ -32,6 +32,9 @@ from alignsam_sb3.policies.plain import describe_arguments, describe_state
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 2
+"""Of saved policies; those without one are of version 0.1, see :mod:`~alignsam_sb3.policies.loading`."""
+
 
 class _SamAlgorithm(OnPolicyAlgorithm):
     """What our PPO and MaskablePPO share."""
@@ -44,33 +47,37 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             maskable = isinstance(self, MaskablePPO)
             self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
         super()._setup_model()
+        if isinstance(self.rollout_buffer, EpisodeRolloutBuffer | EpisodeMaskableRolloutBuffer):
+            self.rollout_buffer.wanted = getattr(self.policy, "needs", None)
+            self.rollout_buffer.reset()
         if self.env is not None:
-            share_srm(self, self.env)
+            attach_recalibration(self, self.env)
         described = describe_arguments(self.policy_kwargs)
         self.recipe = {
             "algorithm": type(self).__name__,
             "policy": self._policy_name(),
             "policy_kwargs": described,
             "not_plain": [key for key in self.policy_kwargs if key not in described],
-            "env": self._from_env("settings", lambda settings: settings, {}),
-            "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
+            "format": FORMAT,
+            "env": self._from_env("env", "config", lambda config: config) or {},
+            "trained_on": self._from_env("trained_on", "shared", lambda shared: shared.dataset.fingerprint) or "",
+            "categories": self._from_env("categories", "shared", lambda shared: list(shared.dataset.categories)) or [],
         }
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
         if self.env is not None and hasattr(self, "policy"):
-            share_srm(self, self.env)
+            attach_recalibration(self, self.env)
 
     def _policy_name(self) -> str:
         """The name by which the algorithm knows its policy."""
         known = {policy: name for name, policy in reversed(self.policy_aliases.items())}
         return known.get(self.policy_class, self.policy_class.__name__)
 
-    def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
-        """Something of the first environment; without one, what an earlier recipe says."""
+    def _from_env(self, key: str, attribute: str, take: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        """Something of the first environment; without one, what an earlier recipe says under its key."""
         if self.env is None or not self.env.has_attr(attribute):
-            key = {"settings": "env", "shared": "trained_on"}[attribute]
-            return getattr(self, "recipe", {}).get(key, default)
+            return getattr(self, "recipe", {}).get(key)
         return take(self.env.get_attr(attribute)[0])
 
     def save(
@@ -125,16 +132,20 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe"]
 
 
-def share_srm(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
-    """Let an environment, or those of a VecEnv, draw foreground maps with the model's own recalibration module, if any."""
-    srm = getattr(model.policy, "srm", None)
-    if srm is None:
+def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
+    """Let an environment, or those of a VecEnv, draw foreground maps with the policy's own recalibration module, if any.
+
+    The training environment is attached by ``set_env`` and when a model is made; an evaluation environment that was made
+    apart must be attached before it is played, as the statistics of a VecNormalize must be synchronised.
+    """
+    module = getattr(model.policy, "srm", None)
+    if module is None:
         return
     if not isinstance(env, VecEnv):
-        if hasattr(env.unwrapped, "use_srm"):
-            env.unwrapped.use_srm(srm)
-    elif env.has_attr("use_srm"):
-        env.env_method("use_srm", srm)
+        if hasattr(env.unwrapped, "recalibration"):
+            env.unwrapped.recalibration = module
+    elif env.has_attr("recalibration"):
+        env.set_attr("recalibration", module)
 
 
 class SamPPO(_SamAlgorithm, PPO):

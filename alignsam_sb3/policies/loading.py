@@ -21,6 +21,13 @@ logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 Saved = str | Path | BinaryIO
 _OBSERVED_BYTES = 1 << 36  # of a rollout
+_WIDER: Mapping[str, dict[str, Any]] = {
+    "ExplicitPolicy": {"width": 64},
+    "ExplicitMaskablePolicy": {"width": 64},
+    "ImplicitPolicy": {"width": 64, "narrow": None},
+    "ImplicitMaskablePolicy": {"width": 64, "narrow": None},
+}
+"""Extractors of version 0.1, whose files name no format."""
 
 
 def read_recipe(path: str | Path, trust: bool = False) -> dict[str, Any]:
@@ -93,13 +100,21 @@ def restore(
     try:
         model = algorithm(kind, env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
         model.__dict__.update(_state(archive, recipe, algorithm), **changed)
-        model.__dict__.update(policy_kwargs={**restore_arguments(recipe["policy_kwargs"]), **given}, recipe=recipe)
+        model.__dict__.update(policy_kwargs={**_policy_kwargs(recipe), **given}, recipe=recipe)
         _give_spaces(model, env, recipe)
         model._setup_model()
     except (TypeError, ValueError, AssertionError, RuntimeError, MemoryError, KeyError) as error:
         raise ValueError(f"the policy in {path} cannot be built ({type(error).__name__}: {error})") from error
     _set_parameters(model, archive, recipe)
     return model
+
+
+def _policy_kwargs(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a saved policy, with what was another default when it was saved."""
+    given = restore_arguments(recipe["policy_kwargs"])
+    if "format" not in recipe and "features_extractor_class" not in given:
+        given["features_extractor_kwargs"] = _WIDER.get(recipe["policy"], {}) | (given.get("features_extractor_kwargs") or {})
+    return given
 
 
 def _give_spaces(model: BaseAlgorithm, env: GymEnv | None, recipe: Mapping[str, Any]) -> None:

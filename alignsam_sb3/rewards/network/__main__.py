@@ -21,6 +21,7 @@ from alignsam_sb3.datasets import SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.files import write_json
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, corpus_key, found_key, require_truth
 from alignsam_sb3.rewards.network.fit import Examples, Fit, FitOptions
 from alignsam_sb3.rewards.network.measure import measure, plot_calibration, plot_history, table
@@ -84,10 +85,11 @@ def fit(args: argparse.Namespace) -> None:
         material.check(start)
         network.load_state_dict(start.network.state_dict())
     key = found_key(dataset, segmenter)
-    corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.side)
+    corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.frame)
     print(f"{len(corpus)} pairs of image and category, {corpus.masks.shape[1]} masks each")
     found = _found(args.adversarial, dataset, key)
-    examples = Examples(corpus, material.bank, [names.index(c) for c in dataset.categories], found, material.language)
+    places = [names.index(c) for c in dataset.categories]
+    examples = Examples(corpus, material.bank, places, config.frame, found, material.language)
     options = FitOptions(steps, args.batch, args.lr, args.seed, judge_every=max(min(200, steps // 3), 1))
     fitting = Fit(network, examples, options, args.out, _origin(args, key))
     fitting.run()
@@ -116,6 +118,7 @@ def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig
         clip=args.clip,
         texts=texts,
         language=language,
+        squash=segmenter.frame.squash,
     )
 
 
@@ -128,20 +131,20 @@ def _origin(args: argparse.Namespace, found: str) -> str:
     return f"{found}|{args.images}|{digest.hexdigest()[:16]}"
 
 
-def _corpus(path: Path, found: str, material: Material, count: int, seed: int, side: int) -> Corpus:
+def _corpus(path: Path, found: str, material: Material, count: int, seed: int, frame: Frame) -> Corpus:
     """The masks to learn from, or what an earlier run left of exactly these."""
-    key = corpus_key(found, count, seed, side)
+    key = corpus_key(found, count, seed, frame.side)
     corpus = Corpus.load(path, key)
     if corpus is None:
-        corpus = _collect(material, count, seed, side)
+        corpus = _collect(material, count, seed, frame)
         corpus.save(path, key)
     return corpus
 
 
-def _collect(material: Material, count: int, seed: int, side: int) -> Corpus:
+def _collect(material: Material, count: int, seed: int, frame: Frame) -> Corpus:
     bank, language = material.bank, material.language
     usable = bank.usable if language is None else bank.usable & language.usable
-    return build_corpus(material.dataset, material.segmenter, bank, count, seed, side, usable)
+    return build_corpus(material.dataset, material.segmenter, bank, count, seed, frame, usable)
 
 
 def _found(folders: list[Path], dataset: SegmentationDataset, key: str) -> Corpus | None:
@@ -166,9 +169,9 @@ def measure_command(args: argparse.Namespace) -> None:
     material = Material.open(args, args.segmenter or config.segmenter, config.clip, config.texts)
     material.check(scorer)
     dataset, bank = material.dataset, material.bank
-    corpus = _collect(material, args.images or len(dataset), args.seed, config.side)
+    corpus = _collect(material, args.images or len(dataset), args.seed, config.frame)
     places = [config.categories.index(c) for c in dataset.categories]
-    found = measure(scorer, Examples(corpus, bank, places, language=material.language), args.seed)
+    found = measure(scorer, Examples(corpus, bank, places, config.frame, language=material.language), args.seed)
     out.mkdir(parents=True, exist_ok=True)
     plot_calibration(found, out / "calibration.png")
     write_json(out / "measured.json", {**found, "data": dataset.fingerprint, "seed": args.seed})
