@@ -68,7 +68,7 @@ def right(bank, rows):
 def test_a_bank_holds_what_the_segmenter_says(tmp_path, tiny, toy):
     bank = build_bank(toy, SegmenterSource(tiny), tmp_path)
     assert len(bank) == len(toy)
-    expected = tiny.encode([toy[3].image])[0].numpy()
+    expected = tiny.encode([toy[3].image])["embeddings"][0].numpy()
     assert np.abs(bank[3]["embeddings"] - expected).max() < 2e-3 * max(np.abs(expected).max(), 1)
     assert bank[3]["embeddings"].dtype == np.float32
     assert bank.rows([3])["embeddings"].dtype == np.float16
@@ -420,5 +420,5 @@ def test_a_cache_deleted_under_a_running_process_goes_on(tmp_path):
 def test_toy_scenes_are_read_by_threads_as_by_one(tmp_path, tiny):
     scenes = ToyScenes("saliency", "train", 12)
     bank = build_bank(scenes, SegmenterSource(tiny), tmp_path, batch_size=5)
-    alone = tiny.encode([scenes[11].image])[0].numpy()
+    alone = tiny.encode([scenes[11].image])["embeddings"][0].numpy()
     assert np.abs(bank[11]["embeddings"] - alone).max() < 2e-3 * max(np.abs(alone).max(), 1)
