@@ -95,7 +95,7 @@ class SamSegEnv(gym.Env[Arrays, int]):
             raise RuntimeError("call reset() before the first step")
 
     def _observe(self) -> Arrays:
-        values = {name: x[0].cpu().numpy() for name, x in self.batch.observe().items()}
+        values = {name: x[0].to("cpu", copy=True).numpy() for name, x in self.batch.observe().items()}
         return values | {"target_category": np.int64(values["target_category"])}
 
     def action_masks(self) -> NDArray[np.bool_]:
