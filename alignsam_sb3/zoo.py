@@ -26,6 +26,7 @@ from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, read_recipe
 from alignsam_sb3.task import Task, merge_options
+from alignsam_sb3.zoo_guard import guard, literal, trusting
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
@@ -38,6 +39,8 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
   --mlflow [URI]       log to MLflow as well
+  --trust              unpickle what would otherwise not be read (policies of other programs, statistics): it can run any code
+Values in --env-kwargs, --eval-env-kwargs and --hyperparams are plain: dataset:'toy:blur' max_steps:3 dataset_kwargs:"{...}"
 """
 WARM_START = "alignsam_sb3.callbacks.WarmStartCallback"
 OUR_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
@@ -103,6 +106,8 @@ class SamExperimentManager(ExperimentManager):
     """Steps of imitation before PPO, None for what the file says."""
     debug_maps = False
     """Show belief and similarity maps in the films."""
+    trust = False
+    """Unpickle what is not written in plain values."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
         super().__init__(*args, **kwargs)
@@ -134,6 +139,11 @@ class SamExperimentManager(ExperimentManager):
         given = {**(gym.spec(self.env_name.gym_id).kwargs or {}), **kwargs}
         evaluated = Task.from_kwargs(**given).for_evaluation()
         return {**kwargs, "split": "eval", "labels": evaluated.labels, "box": evaluated.box}
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        algorithm, ours = ALGOS[self.algo], self.algo in OUR_ALGORITHMS
+        more = trusting(algorithm, self.trained_agent, ours, self.trust)
+        return super()._load_pretrained_agent({**hyperparams, **more}, env)
 
     def create_log_folder(self) -> None:
         if not self.optimize_hyperparameters:  # an empty run folder would be taken for the latest run
@@ -221,6 +231,8 @@ def main(script: str, hyperparams: Path) -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(OUR_OPTIONS)
     sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:], hyperparams)]
+    if not SamExperimentManager.trust:
+        guard()
     if script == "enjoy":
         share_when_played()
     getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
@@ -235,8 +247,9 @@ def share_when_played() -> None:
         return made[0]
 
     def loader(algorithm: type[BaseAlgorithm]) -> SimpleNamespace:
-        def load(*args: Any, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
-            model = algorithm.load(*args, **kwargs)
+        def load(path: str, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
+            ours = algorithm in OUR_ALGORITHMS.values()
+            model = algorithm.load(path, **kwargs, **trusting(algorithm, path, ours, SamExperimentManager.trust))
             attach_recalibration(model, made[0])
             return model
 
@@ -262,10 +275,13 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
-    parser.add_argument("--env-kwargs", nargs="+", default=[])
+    parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--env-kwargs", nargs="+", default=[], type=literal)
+    parser.add_argument("--eval-env-kwargs", nargs="+", default=[], type=literal)
+    parser.add_argument("-params", "--hyperparams", nargs="+", default=[], type=literal)
     known, rest = parser.parse_known_args(argv)
     SamExperimentManager.mlflow, SamExperimentManager.debug_maps = known.mlflow, known.debug_maps
-    SamExperimentManager.warm_start = known.warm_start
+    SamExperimentManager.warm_start, SamExperimentManager.trust = known.warm_start, known.trust
     options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:
@@ -279,8 +295,12 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
         kwargs = ["split:'eval'", *kwargs]
         rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
     out = ["--algo", known.algo, "--env", known.env, *rest]
-    if kwargs:
-        out += ["--env-kwargs", *kwargs]
+    for option, values in (
+        ("--env-kwargs", kwargs),
+        ("--eval-env-kwargs", known.eval_env_kwargs),
+        ("--hyperparams", known.hyperparams),
+    ):
+        out += [option, *values] if values else []
     if script == "train":
         out += ["--conf-file", known.conf_file or str(hyperparams / f"{known.algo}.yml")]
     return out

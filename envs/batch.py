@@ -14,6 +14,7 @@ from alignsam_sb3.envs.scenes import Judge, Target
 from alignsam_sb3.envs.shared import Shared, described, open_shared
 from numpy.typing import NDArray
 
+from alignsam_sb3.boxes import Box, map_box, truth_box
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.datasets import Sample, UnreadableImageError, draw_episode
 from alignsam_sb3.rewards import RewardContext, make_reward
@@ -119,6 +120,8 @@ class ClickBatch(ClickEpisodes):
         if not self.labelled:
             self.dice[which] = self.iou[which] = self.best_dice[which] = np.nan
         self._note_for_scorer(which)
+        if self.task.box is not None:
+            self._draw_boxes(which)
         if self.task.initial_pair:
             pairs = [self._pair(int(i)) for i in which] if self._may_ask_truth else self.pairs_of_maps(which)
             made = [k for k, pair in enumerate(pairs) if pair]
@@ -167,6 +170,14 @@ class ClickBatch(ClickEpisodes):
     def _name(self, category: int) -> str:
         return self.shared.dataset.categories[category]
 
+    def _draw_boxes(self, which: Rows) -> None:
+        if self.task.box == "clip":
+            boxes: list[Box | None] = [map_box(self.similarity_map(int(i)), self.size(int(i))) for i in which]
+        else:
+            truths = [self.sample(int(i)).target(int(self.categories[i])) for i in which]
+            boxes = [truth_box(truth, self.rngs[i]) for i, truth in zip(which, truths, strict=True)]
+        self.draw_boxes(which, boxes)
+
     def _pair(self, i: int) -> list[Click]:
         sample, category = self.sample(i), int(self.categories[i])
         return pair_of_truth(sample.target(category), sample.valid_for(category), self.rngs[i])
@@ -207,6 +218,11 @@ class ClickBatch(ClickEpisodes):
         same = (np.arange(made.shape[1]) < self.sessions.counts[:, None]) & (said == labels[:, None])
         distance = np.hypot(*np.moveaxis(made - coords[:, None], -1, 0))
         return np.where(same, distance, np.inf).min(1, initial=np.inf)
+
+    def draw_boxes(self, which: Rows, boxes: Sequence[Box | None]) -> Rows:
+        drawn = super().draw_boxes(which, boxes)
+        self._judge(drawn)
+        return drawn
 
     def place(self, which: Rows, clicks: Sequence[Sequence[Click]]) -> None:
         super().place(which, clicks)
@@ -300,7 +316,7 @@ class ClickBatch(ClickEpisodes):
         return oracle_preference(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 
     def truth_on_grid(self) -> list[NDArray[np.float32]]:
-        """For each episode (2, h, w) of the embedding's cells: the share that the target covers, and that the annotation speaks of.
+        """For each episode (2, h, w) of the embedding's cells: the share that the target covers, and the share that is known.
 
         For teaching a recalibration module on training images.
         """

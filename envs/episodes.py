@@ -10,6 +10,7 @@ from alignsam_sb3.envs.labels import pair_of_map, restrict
 from alignsam_sb3.envs.spaces import observation_space
 from numpy.typing import NDArray
 
+from alignsam_sb3.boxes import Box
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.frame import CellGrid
 from alignsam_sb3.recalibration import Recalibration
@@ -92,6 +93,13 @@ class ClickEpisodes:
             self._on_image[i], self._centres[i] = self.grid.on_image(size), self.grid.centres(size)
         self.categories[which], self.num_steps[which], self._used[which] = categories, 0, 0
         self.foreground = self.foreground.index_fill(0, th.from_numpy(which).to(self.foreground.device), 0.5)
+
+    def draw_boxes(self, which: Rows, boxes: Sequence[Box | None]) -> Rows:
+        """Give some episodes a first box; (K,) those that have one."""
+        drawn = np.array([k for k, box in enumerate(boxes) if box is not None], np.int64)
+        if len(drawn):
+            self.sessions.draw_box(which[drawn], np.array([boxes[k] for k in drawn], np.float32))
+        return which[drawn]
 
     def pairs_of_maps(self, which: Rows) -> list[list[Click]]:
         """First pairs of clicks where the recalibration module's map is highest and lowest; none without a module."""

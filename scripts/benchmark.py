@@ -246,9 +246,8 @@ def main() -> None:
     report = {"device": args.device, "rows": rows, "bank_images_per_second": banks, "threads": th.get_num_threads()}
     write_json(args.out / "benchmark.json", report)
     plot(report, args.out / "benchmark.png")
-    print(
-        "| | rollout steps/s | training steps/s | x naive (rollout) | x naive (training) | bytes/transition | update ms | peak MB |"
-    )
+    head = ("rollout steps/s", "training steps/s", "x naive (rollout)", "x naive (training)", "bytes/transition")
+    print("| | " + " | ".join((*head, "update ms", "peak MB")) + " |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(

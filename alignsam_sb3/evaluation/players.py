@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from alignsam_sb3.boxes import map_box, truth_box
 from alignsam_sb3.clickers import Click, centre_click, oracle_click
 from alignsam_sb3.envs.batch import ClickBatch, Observation
 from alignsam_sb3.semantics import similarity_map_to_points, top_point
@@ -49,8 +50,24 @@ def oracle_player(batch: ClickBatch, observations: Observation, turn: int) -> li
         sample, category = batch.sample(i), int(batch.categories[i])
         valid = sample.valid_for(category)
         judged = None if not batch.sessions.answered[i] else mask if valid is None else mask & valid
-        moves.append([oracle_click(sample.target(category), judged)])
+        clicked = [place for place, _ in batch.sessions.clicks(i)]
+        moves.append([oracle_click(sample.target(category), judged, clicked)])
     return moves
+
+
+def truth_box_player(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
+    """A box tightly around the target, and no more."""
+    if turn == 0:
+        boxes = [truth_box(batch.sample(i).target(int(batch.categories[i]))) for i in range(batch.n)]
+        batch.draw_boxes(np.arange(batch.n), boxes)
+    return [None] * batch.n
+
+
+def clip_box_player(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
+    """A box around what the language prior sees, and no more."""
+    if turn == 0:
+        batch.draw_boxes(np.arange(batch.n), [map_box(batch.similarity_map(i), batch.size(i)) for i in range(batch.n)])
+    return [None] * batch.n
 
 
 def clip_top_player(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
@@ -73,11 +90,14 @@ def all_players(model: BaseAlgorithm, seed: int, language: bool) -> dict[str, Pl
 
     :param language: whether there is a language prior
     """
-    clip: dict[str, Player] = {"CLIP top": clip_top_player, "CLIP points": clip_points_player} if language else {}
+    clip: dict[str, Player] = {}
+    if language:
+        clip = {"CLIP top": clip_top_player, "CLIP points": clip_points_player, "CLIP box": clip_box_player}
     return {
         "random": random_player(seed),
         **clip,
         "centre": centre_player,
+        "box (sees the truth)": truth_box_player,
         "oracle": oracle_player,
         "agent": agent_player(model),
     }
