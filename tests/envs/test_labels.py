@@ -31,7 +31,7 @@ def make(**kwargs):
 
 def test_the_map_decides_which_of_a_cells_two_clicks_is_allowed():
     env = make(labels="srm")
-    env.recalibration = Knows(env)
+    env.use_recalibration(Knows(env))
     observation, _ = env.reset(seed=0)
     n = env.batch.grid.n_cells
     positive, negative = observation["action_mask"][:n], observation["action_mask"][n : 2 * n]
@@ -101,7 +101,7 @@ def test_an_episode_begins_with_the_maps_extremes_in_evaluation():
         def foreground(self, observations):
             return drawn
 
-    env.recalibration = Map()
+    env.use_recalibration(Map())
     _, info = env.reset(seed=0)
     size = env.batch.size(0)[0] / 16
     for (x, y), (row, column) in zip(info["point_coords"], ((3, 4), (12, 1)), strict=True):
