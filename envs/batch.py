@@ -89,6 +89,7 @@ class ClickBatch(ClickEpisodes):
             )
         if self.task.reward == "network" and given is None:
             given = embedded_for(shared.dataset.categories)
+            self.task = replace(self.task, reward_network=given)  # so that an evaluation scores with it, too
         if given is None:
             return None
         scorer = load_scorer(given, self.task.device) if isinstance(given, str) else given

@@ -162,10 +162,10 @@ def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) 
     if module is None:
         return
     if not isinstance(env, VecEnv):
-        if hasattr(env.unwrapped, "recalibration"):
-            env.unwrapped.recalibration = module
-    elif env.has_attr("recalibration"):
-        env.set_attr("recalibration", module)
+        if hasattr(env.unwrapped, "use_recalibration"):
+            env.unwrapped.use_recalibration(module)
+    elif env.has_attr("use_recalibration"):
+        env.env_method("use_recalibration", module)
 
 
 class SamPPO(_SamAlgorithm, PPO):
