@@ -12,7 +12,7 @@ from alignsam_sb3.policies import share_srm
 LOGGED = ("dice", "iou", "best_dice")
 
 
-_LONGEST = 22  # SB3's table shows 36 characters, and refuses two keys that are alike in these
+_LONGEST = 28  # with "dice_" and an indent the 36 characters of SB3's table, which refuses two keys that it cuts to the same
 
 
 def category_key(name: str) -> str:
@@ -20,7 +20,7 @@ def category_key(name: str) -> str:
     plain = "_".join(name.split())
     if len(plain) <= _LONGEST:
         return plain
-    return f"{plain[: _LONGEST - 5]}~{hashlib.blake2b(plain.encode(), digest_size=2).hexdigest()}"
+    return f"{plain[: _LONGEST - 7]}~{hashlib.blake2b(plain.encode(), digest_size=3).hexdigest()}"
 
 
 def record_episode(logger: Logger, room: str, info: dict[str, Any]) -> None:

@@ -44,8 +44,7 @@ DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
 def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> SegmentationDataset:  # noqa: ANN401
     """Open the data set that a spec string names.
 
-    :param spec: ``KIND:WHERE`` or ``KIND:WHERE:SPLIT``; a split in the spec goes before ``split``, and with ``folds`` it is what
-        is divided
+    :param spec: ``KIND:WHERE`` or ``KIND:WHERE:SPLIT``; a split in the spec goes before ``split``, and ``folds`` divide it
     :param split: ``"train"``, ``"eval"``, or ``"all"`` for everything
     :param kwargs: options of that kind of data set; one that differs between splits is ``{"train": ..., "eval": ...}``
     :raises ValueError: there is no such kind, or it has no such option

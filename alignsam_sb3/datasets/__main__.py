@@ -1,7 +1,7 @@
 """Say what a data set holds, or write it as a list of polygons.
 
 python -m alignsam_sb3.datasets describe mask_folder:/data/kvasir
-python -m alignsam_sb3.datasets describe coco:/data/coco --split eval --dataset-kwargs categories=['dog','cat'] --sheet sheet.png
+python -m alignsam_sb3.datasets describe coco:/data/coco --split eval --dataset-kwargs folds=2 min_area=0.02
 python -m alignsam_sb3.datasets describe coco:/data/export.zip --strict && echo nothing was left out
 python -m alignsam_sb3.datasets export toy:vessels /data/vessels/train --dataset-kwargs n_images=100
 """

@@ -20,7 +20,8 @@ _CLASSES = 150
 class Ade20k(LabelledImages):
     """``images/{training,validation}/`` and ``annotations/{training,validation}/`` of ``ADEChallengeData2016``.
 
-    Class names are read from ``objectInfo150.txt`` (the first of each entry's names). Pixels without a class count neither way.
+    Class names are read from ``objectInfo150.txt`` (the first of each entry's names). Pixels without a class count neither
+    way.
     """
 
     kind = "ade20k"

@@ -23,8 +23,8 @@ _OPEN = (255, -1)
 class Cityscapes(LabelledImages):
     """``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`` with ``gtFine/SPLIT/CITY/*_gtFine_{labelIds,instanceIds}.png``.
 
-    Where an image has ``instanceIds``, each countable object is an instance; otherwise each class is one. ``labelTrainIds`` are
-    read where there are no ``labelIds``.
+    Where an image has ``instanceIds``, each countable object is an instance; otherwise each class is one. ``labelTrainIds``
+    are read where there are no ``labelIds``.
     """
 
     kind = "cityscapes"
@@ -44,8 +44,8 @@ class Cityscapes(LabelledImages):
         if records and not any(record.labels.is_file() for record in records):
             have = sorted({p.stem.rpartition("_")[2] for p in labels.glob("*/*/*.png")})
             raise FileNotFoundError(
-                f"no *_gtFine_labelIds.png (nor *_gtFine_labelTrainIds.png) of any of {len(records)} images in {labels}: it has "
-                f"{', '.join(have) or 'nothing'}; colours alone are not read"
+                f"no *_gtFine_labelIds.png (nor *_gtFine_labelTrainIds.png) of any of {len(records)} images in {labels}: "
+                f"it has {', '.join(have) or 'nothing'}; colours alone are not read"
             )
         return self._of_split(records, names, split)
 

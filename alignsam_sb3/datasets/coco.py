@@ -24,8 +24,8 @@ class CocoDataset(LabelledImages):
     Crowds, objects whose segmentation cannot be used and boxes without one are ignored where they are.
 
     :param root: a folder with ``annotations/instances_<split>.json`` (any ``.json`` where there is one alone), with a
-        ``_annotations.coco.json`` in each split's folder, or a ``.zip`` of either; or ``FILE.json``, or ``FILE.json@IMAGES`` with
-        the folder of its images. One file without splits is divided by ``folds``
+        ``_annotations.coco.json`` in each split's folder, or a ``.zip`` of either; or ``FILE.json``, or ``FILE.json@IMAGES``
+        with the folder of its images. One file without splits is divided by ``folds``
     :param split: ``"train"``, ``"eval"``, ``"all"``, or the name of a split in that folder
     :param max_instances: at most this many objects of a category are targets in an image, the largest
     :param max_images: keep the first so many usable images, in order of their ids
@@ -114,8 +114,8 @@ class CocoDataset(LabelledImages):
             return found[0], False
         have = ", ".join(printable(p.relative_to(self.root)) for p in found[:8])
         raise FileNotFoundError(
-            f"no COCO annotations for split {split!r} in {self.root}: found {have}; write coco:FILE.json@IMAGES to take one of them, "
-            "divided by folds"
+            f"no COCO annotations for split {split!r} in {self.root}: found {have}; write coco:FILE.json@IMAGES to take one "
+            "of them, divided by folds"
         )
 
     def _folders(self, path: Path, split: str) -> list[Path]:

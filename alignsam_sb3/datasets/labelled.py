@@ -226,8 +226,8 @@ class LabelledImages(ABC):
         if not self._records or (asked and empty):
             raise ValueError(
                 f"{self.root}, split {self.split!r}: no usable image of {', '.join(empty) or 'anything'}: of {self._found} "
-                f"images found {len(self._records)} are usable. Left out: {self.skipped}. Objects under {self.min_area:.1%} of "
-                "the image are no targets: lower min_area, or run `python -m alignsam_sb3.datasets describe` to see what is there"
+                f"images found {len(self._records)} are usable. Left out: {self.skipped}. Objects under {self.min_area:.1%} "
+                "of the image are no targets: lower min_area. `python -m alignsam_sb3.datasets describe` says what is there"
             )
 
     @property

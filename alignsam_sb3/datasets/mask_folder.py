@@ -12,17 +12,18 @@ from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.labels import LabelImage, LabelTable, colours_said, find_table, given_table, read_label_image
 from alignsam_sb3.datasets.mask_values import SURVEYED, Meaning, meaning, survey
 from alignsam_sb3.datasets.pairing import pair_up
-from alignsam_sb3.datasets.regions import Annotation, Dense, LeftOut, stacked
+from alignsam_sb3.datasets.regions import Annotation, Dense, LeftOut, Mask, stacked, union
 
 
 class MaskFolder(LabelledImages):
-    """Images and masks, in two folders or side by side, paired by relative path and name (:mod:`~alignsam_sb3.datasets.pairing`).
+    """Images and masks, in two folders or side by side, paired by relative path and name (see ``pairing``).
 
-    Several masks of one photo are united. What values mean is decided over all masks: 0 and 255, 0 and 1, 0 and one other value
-    or colour, soft edges (cut at half); else it must be said. A table of names beside the masks (``labelmap.txt`` of CVAT,
+    Several masks of one photo are united. What values mean is decided over all masks: 0 and 255, 0 and 1, 0 and one other
+    value or colour, soft edges (cut at half); else it must be said. A table of names beside the masks (``labelmap.txt`` of CVAT,
     ``class_names.txt`` of labelme2voc, ``_classes.csv`` of Roboflow) makes them label images of several categories.
 
-    :param images: the images' folder below ``root`` (or below a split's folder), or a pattern; found by its usual names otherwise
+    :param images: the images' folder below ``root`` (or below a split's folder), or a pattern; found by its usual names
+        otherwise
     :param masks: the masks' folder or pattern, likewise
     :param category: what the masks show; language is asked for it
     :param label_value: the value that means the object, or several
@@ -90,10 +91,11 @@ class MaskFolder(LabelledImages):
             return parts[0]
         valid = [part.valid for part in parts if part.valid is not None]
         names = [name for part in parts for name in part.names]
-        masks = [mask for part in parts for mask in part.masks]
+        masks: list[Mask] = [mask for part in parts for mask in part.masks]
         left_out = [thing for part in parts for thing in part.left_out]
         if not self._instances:
-            united = {name: np.any([m for m, n in zip(masks, names, strict=True) if n == name], axis=0) for name in names}
+            pairs = list(zip(masks, names, strict=True))
+            united = {name: union([m for m, n in pairs if n == name], parts[0].shape) for name in names}
             names, masks = list(united), list(united.values())
         return Annotation(masks, names, np.all(valid, axis=0) if valid else None, left_out, parts[0].shape)
 

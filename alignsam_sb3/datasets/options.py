@@ -11,8 +11,8 @@ _WORDS = {"true": True, "false": False, "null": None, "none": None}
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
     """Options from ``name=value`` pairs, or from one JSON object.
 
-    A value is a literal of Python or JSON (``16``, ``[3,4]``, ``{'road':7}``, ``true``), and text where it is none; nothing in it
-    is run.
+    A value is a literal of Python or JSON (``16``, ``[3,4]``, ``{'road':7}``, ``true``), and text where it is none; nothing in
+    it is run.
 
     :raises ValueError: a word has no ``=``, or an option is given twice
 

@@ -298,6 +298,6 @@ def _ambiguous(root: Path, unclear: Sequence[tuple[_File, Sequence[_File]]]) -> 
 
     examples = "; ".join(f"{name(one)} with {' or '.join(name(o) for o in others[:3])}" for one, others in unclear[:3])
     return (
-        f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos and "
-        "masks are (images='FOLDER', masks='FOLDER'), or by which patterns (images='*.jpg', masks='*_seg.png')"
+        f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos "
+        "and masks are (images='FOLDER', masks='FOLDER'), or by which patterns (images='*.jpg', masks='*_seg.png')"
     )

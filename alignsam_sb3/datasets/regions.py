@@ -70,7 +70,7 @@ def drawn(mask: Mask) -> Dense:
     return rle.decode(mask).astype(bool) if isinstance(mask, Mapping) else np.asarray(mask, bool)
 
 
-def stacked(masks: Sequence[Mask], size: tuple[int, ...]) -> Dense:
+def stacked(masks: Sequence[Mask] | Dense, size: tuple[int, ...]) -> Dense:
     """Masks of one size (H, W) as (K, H, W), also where there are none."""
     return np.stack([drawn(mask) for mask in masks]) if len(masks) else np.zeros((0, *size), bool)
 

@@ -36,7 +36,7 @@ UNREADABLE = np.uint64(0)  # the hash of no image
 def image_hash(image: NDArray[np.uint8]) -> int:
     """64 bits of an image's pixels (H, W, 3) as decoded: equal for copies under any name, in any lossless format."""
     digest = hashlib.blake2b(f"{image.shape}|".encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little") or 1
 
 
@@ -99,13 +99,13 @@ class SeenImages:
 def image_hashes(dataset: SegmentationDataset) -> Hashes:
     """The hash of each image of a data set, (N,) uint64, 0 where it cannot be read.
 
-    Photographs are decoded once: the hashes are kept in the cache under the data set's fingerprint, which changes whenever one of
-    its files does.
+    Photographs are decoded once: the hashes are kept in the cache under the data set's fingerprint, which changes whenever one
+    of its files does.
     """
     key = hashlib.sha256(dataset.fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
     path = cache_folder() / "hashes" / f"{key}.npy"
     try:
-        known = np.load(path, allow_pickle=False)
+        known: Hashes = np.load(path, allow_pickle=False)
         if known.dtype == np.uint64 and known.shape == (len(dataset),):
             return known
         logger.warning("%s has other hashes than expected: they are made again", path)

@@ -10,17 +10,17 @@ class Names(Sequence[str]):
     """The names of what was left out for one reason: ``len`` counts all, and the first hundred can be read."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.total = 0
         self.first: list[str] = []
 
     def add(self, name: str) -> None:
         """Count one more."""
-        self.count += 1
+        self.total += 1
         if len(self.first) < _KEPT:
             self.first.append(name)
 
     def __len__(self) -> int:
-        return self.count
+        return self.total
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -33,13 +33,13 @@ class Names(Sequence[str]):
         return iter(self.first)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self.count == len(other) and self.first == list(other)[:_KEPT]
+        return isinstance(other, Sequence) and self.total == len(other) and self.first == list(other)[:_KEPT]
 
     def __hash__(self) -> int:
         raise TypeError("names change")
 
     def __repr__(self) -> str:
-        return f"{self.count} x ({', '.join(self.first[:3])}{', ...' if self.count > 3 else ''})"
+        return f"{self.total} x ({', '.join(self.first[:3])}{', ...' if self.total > 3 else ''})"
 
 
 class Skipped(Mapping[str, Names]):
@@ -59,7 +59,7 @@ class Skipped(Mapping[str, Names]):
     def add_all(self, reason: str, names: Names) -> None:
         """Take over what another report counted for a reason."""
         own = self._reasons.setdefault(reason, Names())
-        own.count += names.count
+        own.total += len(names)
         own.first = (own.first + names.first)[:_KEPT]
 
     def __getitem__(self, reason: str) -> Names:

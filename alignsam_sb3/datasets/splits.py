@@ -15,17 +15,21 @@ from alignsam_sb3.names import nearest
 
 ALL = "all"
 _WORDS = {
-    "train": ("train", "training", "trn", "tr", "trainval", "sbutrain4krecoveredsmall"),
-    "eval": ("val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing", "te"),
+    "train": ("train", "trainval"),
+    "eval": ("val", "dev", "eval", "test"),
 }
-"""What splits are usually called; of several for evaluation the first is taken."""
+"""What splits are called; of several for training or for evaluation the first is taken."""
+_SAME = {
+    **{"training": "train", "trn": "train", "tr": "train", "sbutrain4krecoveredsmall": "train"},
+    **{"valid": "val", "validation": "val", "evaluation": "eval", "testing": "test", "te": "test"},
+}
+_SHORT = ("tr", "te")  # these do not stand alone: DUTS-TR
 _CONTENT = r"images?|imgs?|masks?|labels?|inputs?|data|datasets?|set|gt|groundtruth|annotations?|[abc]"
 _NAME = re.compile(
-    rf"(?P<before>.*[_-])?(?P<word>{'|'.join(w for words in _WORDS.values() for w in words)})[_\- ]?(?P<year>\d{{4}})?"
+    rf"(?P<before>.*[_-])?(?P<word>{'|'.join([*(w for words in _WORDS.values() for w in words), *_SAME])})[_\- ]?(\d{{4}})?"
     rf"([_\- ]?({_CONTENT}))*",
     re.IGNORECASE,
 )
-_SHORT = ("tr", "te")  # too short to stand alone: DUTS-TR
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Folds:
 
 
 def split_of(name: str) -> str | None:
-    """The word in a folder's or a list's name that says which split it is: ``"val"`` in ``val2017``; None if none does."""
+    """The split that a folder's or a list's name says: ``"val"`` for ``val2017`` and ``Validation_Images``; None if none."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
     word = found["word"].lower()
-    return word if found["before"] or word not in _SHORT else None
+    return _SAME.get(word, word) if found["before"] or word not in _SHORT else None
 
 
 def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] | None:
@@ -71,8 +75,8 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
     present = set(words) - {None}
     if not present:
         return None
-    if split in present and split not in _WORDS:
-        return [i for i, w in enumerate(words) if w == split]
+    if split_of(split) in present and split not in _WORDS:
+        return [i for i, w in enumerate(words) if w == split_of(split)]
     if split not in _WORDS:
         raise FileNotFoundError(f"{where} has no split {split!r}; it has {', '.join(sorted(filter(None, present)))}")
     word = next((w for w in _WORDS[split] if w in present), None)

@@ -35,8 +35,9 @@ class Voc(LabelledImages):
     """``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/{train,val,trainval}.txt``.
 
     Where ``SegmentationObject/`` has the image too, each object is an instance; otherwise each class is one. The border around
-    objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``. Names of classes come
-    from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists of splits, ``folds`` make them.
+    objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``. Names of classes
+    come from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists of splits,
+    ``folds`` make them.
 
     :param colours: ``"voc"``: masks that were saved as RGB hold VOC's own colours; without it such masks are refused, unless
         ``labelmap.txt`` names their colours

@@ -16,8 +16,8 @@ from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
 class YoloSegmentation(LabelledImages):
     """``images/`` and ``labels/`` (each with ``train/`` and ``val/``, or within those), and ``data.yaml`` with the names.
 
-    A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place ignored.
-    Names may also lie in ``classes.txt`` or ``obj.names``. Images without a label file are left out.
+    A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place
+    ignored. Names may also lie in ``classes.txt`` or ``obj.names``. Images without a label file are left out.
     """
 
     kind = "yolo"
