@@ -70,9 +70,12 @@ class Ade20kFull(LabelledImages):
         known: dict[str, None] = {}
         for path in images_in(self.root):
             labels = path.with_name(f"{path.stem}_seg.png")
-            if path.suffix.lower() != ".jpg" or not labels.is_file():
+            if not path.name.lower().endswith(".jpg"):
                 continue
             name = printable(path.relative_to(self.root))
+            if not labels.is_file():
+                self._skip("images: without a _seg.png", name)
+                continue
             try:
                 known |= dict.fromkeys(_objects(path).values())
             except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -13,7 +13,7 @@ from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printabl
 from alignsam_sb3.datasets.images import UnreadableImageError, opened_image
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
-from alignsam_sb3.datasets.splits import by_name
+from alignsam_sb3.datasets.splits import by_name, split_in
 
 _OTHER_TASKS = ("captions", "person_keypoints", "image_info", "stuff", "deepfashion")
 
@@ -71,6 +71,7 @@ class CocoDataset(LabelledImages):
         self._categories = {name: None for name in self._coco.categories}
         names = {str(entry["file_name"]) for entry in self._coco.images.values()}
         files = NamedFiles(self.root, self._folders(path, split), names)
+        own = split_in(_split_name(path, self.root).parts) if given else None
         records = []
         taken: dict[Path, str] = {}
         for key in sorted(self._coco.images, key=_order):
@@ -79,7 +80,7 @@ class CocoDataset(LabelledImages):
                 self.skipped.add("images: without annotations", name)
                 continue
             try:
-                image = files.find(name)
+                image = files.find(name, split=own)
             except UnknownFileError as error:
                 self.skipped.add(f"images: {error}", name)
                 continue

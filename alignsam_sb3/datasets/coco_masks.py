@@ -1,4 +1,4 @@
-"""COCO's segmentations as run lengths, checked before pycocotools sees them: it misreads what it does not expect, or crashes."""
+"""COCO's segmentations as run lengths, checked before pycocotools sees them: it misreads the odd, or crashes."""
 
 import ast
 import math

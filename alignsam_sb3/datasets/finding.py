@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from alignsam_sb3.datasets.splits import split_in
+
 IMAGE_SUFFIXES = frozenset(
     [
         ".jpg",
@@ -87,10 +89,11 @@ class NamedFiles:
             found[parts[-1].lower()].append(parts)
         return found
 
-    def find(self, name: str, beside: Path | None = None) -> Path:
+    def find(self, name: str, beside: Path | None = None, split: str | None = None) -> Path:
         """The file that is meant.
 
         :param beside: the folder of the annotation file, where names in it may begin
+        :param split: which the annotation belongs to: files in folders of other splits are not meant
         :raises UnknownFileError: there is none in the data set's folder, or several fit equally well
         """
         starts = [beside, *self.folders] if beside is not None else self.folders
@@ -103,7 +106,7 @@ class NamedFiles:
                     if path is not None:
                         return path
         for text in texts:
-            found = self._by_end(tuple(_parts(text)))
+            found = self._by_end(tuple(_parts(text)), split)
             if found is not None:
                 return found
         climbs = ".." in _parts(name) or _absolute(name)
@@ -120,13 +123,15 @@ class NamedFiles:
             return None
         return path if inside else None
 
-    def _by_end(self, parts: tuple[str, ...]) -> Path | None:
+    def _by_end(self, parts: tuple[str, ...], split: str | None) -> Path | None:
         """A file by the longest end of its name that is known, where one file alone has it."""
         if ".." in parts:
             parts = parts[len(parts) - parts[::-1].index("..") :]
         if not parts:
             return None
         candidates = self._by_name.get(parts[-1].lower(), [])
+        if split is not None:
+            candidates = [c for c in candidates if split_in(c[:-1]) in (None, split)]
         shortest = 2 if parts[-1].lower() in self._repeated else 1
         for length in range(len(parts), shortest - 1, -1):
             end = tuple(p.lower() for p in parts[-length:])

@@ -15,6 +15,7 @@ from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.outlines import draw_polygons
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+from alignsam_sb3.datasets.splits import split_in
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
 
@@ -77,7 +78,7 @@ class LabelMe(LabelledImages):
         reason = "no imagePath"
         if isinstance(name, str) and name:
             try:
-                return files.find(name, beside=path.parent)
+                return files.find(name, path.parent, split_in(path.relative_to(self.root).parts[:-1]))
             except UnknownFileError as error:
                 reason = str(error)
         same = [p for p in path.parent.glob(f"{_escaped(path.stem)}.*") if p.suffix.lower() in IMAGE_SUFFIXES]

@@ -19,7 +19,7 @@ class MaskFolder(LabelledImages):
     """Images and masks, in two folders or side by side, paired by relative path and name (see ``pairing``).
 
     Several masks of one photo are united. What values mean is decided over all masks: 0 and 255, 0 and 1, 0 and one other
-    value or colour, soft edges (cut at half); else it must be said. A table of names beside the masks (``labelmap.txt`` of CVAT,
+    value or colour, soft edges (cut at half); else it must be said. A table of names beside them (``labelmap.txt`` of CVAT,
     ``class_names.txt`` of labelme2voc, ``_classes.csv`` of Roboflow) makes them label images of several categories.
 
     :param images: the images' folder below ``root`` (or below a split's folder), or a pattern; found by its usual names

@@ -120,12 +120,12 @@ def _question(found: Survey, example: Path) -> str:
         some = ", ".join(f"'...': '#{v:06x}'" for v in values if v)[:120]
         return (
             f"masks such as {printable(example)} hold {len(values)} RGB colours ({_said(values, True)}): say which colour "
-            f"is what (labels={{{some}}}), or put CVAT's labelmap.txt beside them; colours that a JPEG blurred cannot be told apart"
+            f"is what (labels={{{some}}}), or put CVAT's labelmap.txt beside them; a JPEG's cannot be told apart"
         )
     return (
-        f"masks such as {printable(example)} hold the values {_said(values)}: say which is the object (label_value={values[-1]}"
-        f", or label_value=[...] for several), which counts neither way (ignore_value=...), from where on (threshold=...), or "
-        f"what each is called (labels={{'name': {values[-1]}}})"
+        f"masks such as {printable(example)} hold the values {_said(values)}: say which is the object "
+        f"(label_value={values[-1]}, or label_value=[...] for several), which counts neither way (ignore_value=...), from "
+        f"where on (threshold=...), or what each is called (labels={{'name': {values[-1]}}})"
     )
 
 

@@ -9,6 +9,7 @@ from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.outlines import draw_polygons
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+from alignsam_sb3.datasets.splits import split_in
 
 
 class PolygonList(LabelledImages):
@@ -66,10 +67,11 @@ class PolygonList(LabelledImages):
             else:
                 self._skip("objects: entries without image or mask", f"entry {k}")
         files = NamedFiles(self.root, [path.parent / "images", path.parent], by_name)
+        own = split_in(path.relative_to(self.root).parts[:-1])
         records = []
         for name in sorted(by_name):
             try:
-                records.append(Record(name, files.find(name), by_name[name]))
+                records.append(Record(name, files.find(name, split=own), by_name[name]))
             except UnknownFileError as error:
                 self._skip(f"images: {error}", name)
         return records

@@ -5,7 +5,7 @@ seeded folds do.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -55,6 +55,11 @@ def split_of(name: str) -> str | None:
     return _SAME.get(word, word) if found["before"] or word not in _SHORT else None
 
 
+def split_in(parts: Iterable[str]) -> str | None:
+    """The split that the outermost of several folders says."""
+    return next(filter(None, map(split_of, parts)), None)
+
+
 def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] | None:
     """The images of a split, where folders say which one an image belongs to.
 
@@ -71,7 +76,7 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
     exact = [i for i, name in enumerate(names) if split.lower() in (part.lower() for part in name.parts)]
     if exact and split not in _WORDS:
         return exact
-    words = [next(filter(None, map(split_of, name.parts)), None) for name in names]
+    words = [split_in(name.parts) for name in names]
     present = set(words) - {None}
     if not present:
         return None
