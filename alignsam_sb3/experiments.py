@@ -118,7 +118,7 @@ def judge(answered: Answered, maps: Sequence[Map]) -> dict[str, NDArray[np.float
     rows = []
     for pair, p in zip(answered.pairs, maps, strict=True):
         sample = answered.dataset[pair[0]]
-        rows.append([metrics.METRICS[m](p > 0.5, sample.target(pair[1]), sample.valid) for m in JUDGED])
+        rows.append([metrics.METRICS[m](p > 0.5, sample.target(pair[1]), sample.valid_for(pair[1])) for m in JUDGED])
     return dict(zip(JUDGED, np.array(rows).T, strict=True))
 
 

@@ -73,7 +73,7 @@ class Answered:
         """Dice of a mask; NaN where there is no truth."""
         if not sample.labelled:
             return float("nan")
-        return metrics.dice(probability > 0.5, sample.target(pair[1]), sample.valid)
+        return metrics.dice(probability > 0.5, sample.target(pair[1]), sample.valid_for(pair[1]))
 
 
 def read_prompts(prompts: Sequence[str] | str | Path | None) -> tuple[str, ...]:
