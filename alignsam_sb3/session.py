@@ -69,7 +69,9 @@ class ClickSessions:
         for i in which:
             self._past[i] = []
 
-    def click(self, which: Rows, point_coords: NDArray[np.floating] | NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+    def click(
+        self, which: Rows, point_coords: NDArray[np.floating] | NDArray[np.integer], labels: NDArray[np.integer]
+    ) -> None:
         """Add M clicks to each of K sessions and decode all of these at once.
 
         :param which: (K,) sessions, each once
@@ -114,9 +116,7 @@ class ClickSessions:
                 state = (int(self.counts[i]), bool(self.answered[i]), self.logits[i].clone(), self.iou[i].clone())
                 self._past[i].append(state)
 
-    def _add(
-        self, which: Rows, coords: NDArray[np.floating] | NDArray[np.integer], labels: NDArray[np.integer]
-    ) -> None:
+    def _add(self, which: Rows, coords: NDArray[np.floating] | NDArray[np.integer], labels: NDArray[np.integer]) -> None:
         room, new = self.point_coords.shape[1], labels.shape[1]
         needed = int(self.counts[which].max(initial=0)) + new
         if needed > room:
@@ -192,4 +192,3 @@ def open_sessions(
     sizes = np.array([image.shape[:2] for image in images], np.int64)
     sessions.start(np.arange(len(images)), segmenter.encode(images), sizes)
     return sessions
-

@@ -92,7 +92,7 @@ class Task:
             raise ValueError("box='clip' takes the box from a language prior, and there is none: give clip='tiny'")
         if self.initial_pair and self.remove:
             raise ValueError("initial_pair and remove do not go together: one half of the pair could be taken back")
-        if "oracle-train-only" == self.labels and self.split != "train":
+        if self.labels == "oracle-train-only" and self.split != "train":
             raise ValueError(
                 "labels='oracle-train-only' looks at the truth, which evaluation must not: evaluate with labels='positive', "
                 "or with labels='srm' where the policy has a recalibration module (srm=True)"
@@ -168,3 +168,17 @@ class Task:
         if self.box == "truth-jittered-train-only":
             own["box"] = None if self.clip is None else "clip"
         return replace(self, **{**own, **changes})
+
+
+def merge_options(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a task with others over them; options of another kind of data set are left out.
+
+    :param first: as a file or a policy says
+    :param then: as the command line says
+    """
+    merged = {**first, **then}
+    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (first, merged)}
+    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (first, then)]
+    if any(options):
+        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
+    return merged

@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,8 @@ from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, read_recipe
-from alignsam_sb3.task import Task
+from alignsam_sb3.task import Task, merge_options
+from alignsam_sb3.zoo_guard import guard, literal, trusting
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
@@ -39,6 +39,8 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
   --mlflow [URI]       log to MLflow as well
+  --trust              unpickle what would otherwise not be read (policies of other programs, statistics): it can run any code
+Values in --env-kwargs, --eval-env-kwargs and --hyperparams are plain: dataset:'toy:blur' max_steps:3 dataset_kwargs:"{...}"
 """
 WARM_START = "alignsam_sb3.callbacks.WarmStartCallback"
 OUR_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
@@ -64,16 +66,6 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
         "gamma": 1 - sampled["one_minus_gamma"],
         **{key: sampled[key] for key in ("learning_rate", "ent_coef", "n_epochs", "clip_range")},
     }
-
-
-def merge_env_kwargs(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's arguments of the environment with the command line's; options of another kind of data set are left out."""
-    merged = {**file, **given}
-    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (file, merged)}
-    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (file, given)]
-    if any(options):
-        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
-    return merged
 
 
 def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (the zoo's: a name, a dict, a list of them)
@@ -114,6 +106,8 @@ class SamExperimentManager(ExperimentManager):
     """Steps of imitation before PPO, None for what the file says."""
     debug_maps = False
     """Show belief and similarity maps in the films."""
+    trust = False
+    """Unpickle what is not written in plain values."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
         super().__init__(*args, **kwargs)
@@ -130,7 +124,7 @@ class SamExperimentManager(ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
-        merged = merge_env_kwargs({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
+        merged = merge_options({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
         if self.warm_start and not self._places_clicks:
             raise ValueError(f"--warm-start imitates clicks, and {self.env_name.gym_id} makes none: leave it out")
         if self.warm_start is not None:
@@ -145,6 +139,11 @@ class SamExperimentManager(ExperimentManager):
         given = {**(gym.spec(self.env_name.gym_id).kwargs or {}), **kwargs}
         evaluated = Task.from_kwargs(**given).for_evaluation()
         return {**kwargs, "split": "eval", "labels": evaluated.labels, "box": evaluated.box}
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        algorithm, ours = ALGOS[self.algo], self.algo in OUR_ALGORITHMS
+        more = trusting(algorithm, self.trained_agent, ours, self.trust)
+        return super()._load_pretrained_agent({**hyperparams, **more}, env)
 
     def create_log_folder(self) -> None:
         if not self.optimize_hyperparameters:  # an empty run folder would be taken for the latest run
@@ -232,6 +231,8 @@ def main(script: str, hyperparams: Path) -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(OUR_OPTIONS)
     sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:], hyperparams)]
+    if not SamExperimentManager.trust:
+        guard()
     if script == "enjoy":
         share_when_played()
     getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
@@ -246,8 +247,9 @@ def share_when_played() -> None:
         return made[0]
 
     def loader(algorithm: type[BaseAlgorithm]) -> SimpleNamespace:
-        def load(*args: Any, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
-            model = algorithm.load(*args, **kwargs)
+        def load(path: str, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
+            ours = algorithm in OUR_ALGORITHMS.values()
+            model = algorithm.load(path, **kwargs, **trusting(algorithm, path, ours, SamExperimentManager.trust))
             attach_recalibration(model, made[0])
             return model
 
@@ -273,10 +275,13 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
-    parser.add_argument("--env-kwargs", nargs="+", default=[])
+    parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--env-kwargs", nargs="+", default=[], type=literal)
+    parser.add_argument("--eval-env-kwargs", nargs="+", default=[], type=literal)
+    parser.add_argument("-params", "--hyperparams", nargs="+", default=[], type=literal)
     known, rest = parser.parse_known_args(argv)
     SamExperimentManager.mlflow, SamExperimentManager.debug_maps = known.mlflow, known.debug_maps
-    SamExperimentManager.warm_start = known.warm_start
+    SamExperimentManager.warm_start, SamExperimentManager.trust = known.warm_start, known.trust
     options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:
@@ -290,8 +295,12 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
         kwargs = ["split:'eval'", *kwargs]
         rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
     out = ["--algo", known.algo, "--env", known.env, *rest]
-    if kwargs:
-        out += ["--env-kwargs", *kwargs]
+    for option, values in (
+        ("--env-kwargs", kwargs),
+        ("--eval-env-kwargs", known.eval_env_kwargs),
+        ("--hyperparams", known.hyperparams),
+    ):
+        out += [option, *values] if values else []
     if script == "train":
         out += ["--conf-file", known.conf_file or str(hyperparams / f"{known.algo}.yml")]
     return out

@@ -58,9 +58,7 @@ class ClickActions:
         cell = self.grid.cell_at(point, size)
         return cell if label else self.grid.n_cells + cell
 
-    def mask(
-        self, on_image: NDArray[np.bool_], used: NDArray[np.bool_], clicked: NDArray[np.bool_]
-    ) -> NDArray[np.int8]:
+    def mask(self, on_image: NDArray[np.bool_], used: NDArray[np.bool_], clicked: NDArray[np.bool_]) -> NDArray[np.int8]:
         """(N, n) 1 for the actions that make sense; in each of the N episodes at least one always does.
 
         :param on_image: (N, n_cells) the cells that can be clicked at all

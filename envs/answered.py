@@ -15,7 +15,7 @@ from alignsam_sb3.answers import AnswerTable, build_table
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.names import nearest
-from alignsam_sb3.rewards.network import ScoreQuery, RewardScorer, load_scorer
+from alignsam_sb3.rewards.network import RewardScorer, ScoreQuery, load_scorer
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.segmenters.text import TextSegmenter
 from alignsam_sb3.semantics.clip_sam import load_text_segmenter

@@ -25,9 +25,7 @@ def restrict(
     return mask * np.concatenate([positive, ~positive, rest], axis=1).astype(np.int8)
 
 
-def pair_of_truth(
-    truth: NDArray[np.bool_], valid: NDArray[np.bool_] | None, rng: np.random.Generator
-) -> list[Click]:
+def pair_of_truth(truth: NDArray[np.bool_], valid: NDArray[np.bool_] | None, rng: np.random.Generator) -> list[Click]:
     """A random positive and a random negative click (AlignSAM, section 4.1); none where the truth covers all or nothing.
 
     :param truth: (H, W)

@@ -58,7 +58,7 @@ class SamSegEnv(gym.Env[Arrays, int]):
 
     @property
     def recalibration(self) -> Recalibration | None:
-        """The module that draws ``foreground_map``; policies hold one, see :func:`~alignsam_sb3.policies.attach_recalibration`."""
+        """The module that draws ``foreground_map``. Policies hold one: ``alignsam_sb3.policies.attach_recalibration``."""
         return self.batch.recalibration
 
     @recalibration.setter
@@ -79,11 +79,12 @@ class SamSegEnv(gym.Env[Arrays, int]):
         self._begun = True
         return self._observe(), self.batch.info(0)
 
-    def step(self, action: int | Click) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
-        """Take an action; a click given as ((x, y), label) is made in the cell that holds this pixel."""
+    def action_from_click(self, point: tuple[float, float], label: int) -> int:
+        """The action nearest to a person's click at (x, y), in pixels of the current image."""
+        return self.batch.actions.at(point, label, self.batch.size(0))
+
+    def step(self, action: int) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
         self._check_begun()
-        if isinstance(action, tuple):
-            action = self.batch.actions.at(action[0], action[1], self.batch.size(0))
         done = self.batch.step(np.array([int(action)]))
         over = bool(done.over[0])
         info = (self.batch.ended(0) if over else self.batch.info(0)) | {"invalid_action": bool(done.invalid[0])}

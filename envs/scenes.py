@@ -67,9 +67,7 @@ class Scenes:
         known = np.ones(sample.size, bool) if valid is None else valid
         x, y = self.grid.centres(sample.size).T
         frame = self.grid.frame
-        return Target(
-            frame.cells(truth & known, self.side), frame.cells(known, self.side), (truth & known)[y, x], known[y, x]
-        )
+        return Target(frame.cells(truth & known, self.side), frame.cells(known, self.side), (truth & known)[y, x], known[y, x])
 
 
 def judging_side(mask_side: int) -> int:

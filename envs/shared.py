@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from alignsam_sb3.envs.scenes import Scenes, judging_side
+from alignsam_sb3.envs.spaces import picture_side
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError, load_dataset
@@ -20,7 +21,6 @@ from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
 from alignsam_sb3.task import Task
 
 _SAMPLES = 64  # images kept as they were read
-LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Shared:
             self.language,
             frame,
             (grid[0], grid[1]),
-            min(frame.side, LARGEST_IMAGE),
+            picture_side(self.segmenter),
             lambda row: self.sample(row).image,
             self.segmenter.device,
             self.place,

@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-from alignsam_sb3.envs.shared import Shared
 from gymnasium import spaces
 
 from alignsam_sb3.frame import PADDING
+from alignsam_sb3.segmenters import PromptableSegmenter
 from alignsam_sb3.task import Task
 
 
@@ -26,10 +26,18 @@ class CompactBox(spaces.Box):
         return CompactBox, self._arguments
 
 
-def observation_space(shared: Shared, task: Task, n_actions: int) -> spaces.Dict:
+LARGEST_IMAGE = 256  # side of the ``image`` observation in pixels, at most
+
+
+def picture_side(segmenter: PromptableSegmenter) -> int:
+    """Side of the ``image`` observation in pixels."""
+    return min(segmenter.frame.side, LARGEST_IMAGE)
+
+
+def observation_space(segmenter: PromptableSegmenter, n_categories: int, task: Task, n_actions: int) -> spaces.Dict:
     """What an agent of ``SamSeg-v0`` sees."""
-    channels, height, width = shared.segmenter.embedding_shape
-    side, n_categories = shared.device_bank.image_side, len(shared.dataset.categories)
+    channels, height, width = segmenter.embedding_shape
+    side = picture_side(segmenter)
     described: dict[str, spaces.Space[Any]] = {
         "image": CompactBox(0, 255, (3, side, side), np.uint8),
         "target_category": spaces.Discrete(n_categories),
@@ -40,7 +48,7 @@ def observation_space(shared: Shared, task: Task, n_actions: int) -> spaces.Dict
     }
     if task.wants_srm:
         described["foreground_map"] = CompactBox(0.0, 1.0, (height, width), np.float32)
-    if shared.language is not None:
+    if task.clip is not None:
         for name in ("similarity_maps", "cosine_maps"):
             described[name] = CompactBox(PADDING, 1.0, (n_categories, height, width), np.float32)
     return spaces.Dict(described)

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from alignsam_sb3.pictures import triptych
+from alignsam_sb3.task import Task
 
 TRANSPARENT = (OrderEnforcing, PassiveEnvChecker)
 EnvFn = Callable[[], gym.Env[Any, Any]]
@@ -32,6 +33,11 @@ class SamSegVecEnv(VecEnv):
     :raises TypeError: another environment or wrapper came
     :raises ValueError: the environments have different tasks
     """
+
+    @classmethod
+    def of(cls, task: Task, n_envs: int) -> "SamSegVecEnv":
+        """A batch of ``n_envs`` episodes of a task."""
+        return cls([lambda: SamSegEnv(task)] * n_envs)
 
     def __init__(self, env_fns: Sequence[EnvFn]) -> None:
         made = [_unwrap(fn()) for fn in env_fns]
@@ -138,7 +144,9 @@ class SamSegVecEnv(VecEnv):
         answers = _BATCHED[method_name](self.batch)
         return [answers[i] for i in self._get_indices(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
         return [wrapper_class is Monitor and self._monitors[i] is not None for i in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray[Any, Any] | None]:

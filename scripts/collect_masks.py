@@ -9,37 +9,35 @@ quality beside them, the network overrates them less.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.episode import decode_jobs
-from alignsam_sb3.envs.sam_seg import SamSegEnv
-from stable_baselines3.common.vec_env import DummyVecEnv
+from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from tqdm import tqdm
 
 from alignsam_sb3.datasets import draw_episode
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, Found, corpus_of, found_key, stack
 from alignsam_sb3.rewards.network.model import RewardNetworkConfig
+from alignsam_sb3.task import Task
 
 SIDE = RewardNetworkConfig.side
 TOGETHER = 32  # episodes played at a time
 
 
-def play(envs: list[SamSegEnv], model: object, episodes: list[tuple[int, int]], deterministic: bool) -> list[list[Found]]:
-    """The segmenter's answers, after each step of one episode in each environment."""
-    observations = [e.reset(options={"image_index": i, "category_id": c})[0] for e, (i, c) in zip(envs, episodes, strict=True)]
-    found: list[list[Found]] = [[] for _ in envs]
-    for _ in range(envs[0].max_steps):
-        batch = {key: np.stack([o[key] for o in observations]) for key in observations[0]}
-        actions, _ = model.predict(batch, deterministic=deterministic)  # type: ignore[attr-defined]
-        jobs = {k: job for k, (env, a) in enumerate(zip(envs, actions, strict=True)) if (job := env.plan(int(a))) is not None}
-        answers = decode_jobs(envs[0].segmenter, list(jobs.values())) if jobs else []
-        for k, answer in zip(jobs, answers, strict=True):
-            envs[k].supply(answer)
-        for k, (env, action) in enumerate(zip(envs, actions, strict=True)):
-            observations[k], _, _, _, info = env.step(int(action))
-            found[k].append((observations[k]["sam_pred_mask_prob"].copy(), info["mask"], info["iou_predicted"]))
+def play(batch: ClickBatch, model: object, episodes: list[tuple[int, int]], deterministic: bool) -> list[list[Found]]:
+    """The segmenter's answers, after each step of one episode in each place of the batch."""
+    batch.reset(np.arange(batch.n), episodes + episodes[-1:] * (batch.n - len(episodes)))
+    found: list[list[Found]] = [[] for _ in episodes]
+    for _ in range(batch.task.max_steps):
+        actions, _ = model.predict(batch.observe(), deterministic=deterministic)  # type: ignore[attr-defined]
+        batch.step(actions)
+        probabilities, masks = batch.sessions.probabilities.cpu().numpy(), batch.sessions.masks()
+        for answers, probability, mask, iou in zip(found, probabilities, masks, batch.sessions.iou.tolist(), strict=False):
+            answers.append((probability, mask, iou))
     return found
 
 
@@ -53,27 +51,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    settings = {**read_recipe(args.policy)["env"], "split": "train", "reward_network": None, "reward": "dice_gain"}
-    if args.dataset:
-        settings |= {"dataset": args.dataset, "dataset_kwargs": {}}
-    if str(settings.get("dataset", "")).startswith("images:"):
-        raise SystemExit(f"{settings['dataset']} has no ground truth to learn from: name labelled images with --dataset")
-    envs = [gym.make(args.env, **settings).unwrapped for _ in range(min(TOGETHER, args.episodes))]
-    first = envs[0]
-    assert isinstance(first, SamSegEnv)
-    model = load_policy(args.policy, DummyVecEnv([lambda env=env: env for env in envs]))
-    rng = np.random.default_rng(args.seed)
+    changes: dict[str, Any] = {"reward_network": None, "reward": "dice_gain"}
+    changes |= {"dataset": args.dataset, "dataset_kwargs": {}} if args.dataset else {}
+    task = Task.from_kwargs(**{**(gym.spec(args.env).kwargs or {}), **read_recipe(args.policy)["env"], **changes})
+    if str(task.dataset).startswith("images:"):
+        raise SystemExit(f"{task.dataset} has no ground truth to learn from: name labelled images with --dataset")
+    venv = SamSegVecEnv.of(task, min(TOGETHER, args.episodes))
+    batch, model = venv.batch, load_policy(args.policy, venv)
+    rng, frame = np.random.default_rng(args.seed), Frame(SIDE, venv.batch.shared.segmenter.frame.squash)
     parts: list[Corpus] = []
-    for start in tqdm(range(0, args.episodes, len(envs)), desc="episodes", unit="batch"):
-        active = envs[: args.episodes - start]
-        drawn = [draw_episode(first.shared.images_by_category, rng) for _ in active]
-        both = [play(active, model, drawn, deterministic) for deterministic in (True, False)]
+    for start in tqdm(range(0, args.episodes, batch.n), desc="episodes", unit="batch"):
+        drawn = [draw_episode(batch.shared.images_by_category, rng) for _ in range(min(batch.n, args.episodes - start))]
+        both = [play(batch, model, drawn, deterministic) for deterministic in (True, False)]
         for (index, category), *answers in zip(drawn, *both, strict=True):
-            sample = first.shared.dataset[index]
-            parts.append(corpus_of(index, category, sample, [a for one in answers for a in one], SIDE))
+            parts.append(corpus_of(index, category, batch.shared.sample(index), [a for one in answers for a in one], frame))
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = stack(parts)
-    corpus.save(args.out / FOUND, found_key(first.shared.dataset, first.segmenter))
+    corpus.save(args.out / FOUND, found_key(batch.shared.dataset, batch.shared.segmenter))
     dice = corpus.targets[..., 0]
     print(f"{dice.size} masks of {len(corpus)} episodes, true Dice {dice.mean():.3f} on average, in {args.out / FOUND}")
 

@@ -8,28 +8,27 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.labels import held_out
-from alignsam_sb3.envs.sam_seg import SamSegEnv
+from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from alignsam_sb3.evaluation import agent_player, draw_episodes, play
 from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
 from alignsam_sb3.policies import load_policy, read_recipe
+from alignsam_sb3.task import Task
 
 WIDTH = 192
 
 
-def strip(env: SamSegEnv, model: BaseAlgorithm, episode: tuple[int, int], name: str) -> Picture:
+def strip(batch: ClickBatch, model: BaseAlgorithm, episode: tuple[int, int], name: str) -> Picture:
     """The truth, and the mask after each click."""
-    image, category = episode
-    observation, info = env.reset(options={"image_index": image, "category_id": category})
-    photo = env.shared.dataset[image].image
-    panels = [caption(panel(photo, env.target, (), WIDTH, GREEN), f"{name}: {info['category']}")]
-    for _ in range(env.max_steps):
-        action, _ = model.predict({key: np.asarray(value)[None] for key, value in observation.items()}, deterministic=True)
-        observation, *_, info = env.step(int(action[0]))
-        panels.append(caption(panel(photo, info["mask"], env.clicks, WIDTH), f"Dice {info['dice']:.3f}"))
+    batch.reset(np.arange(1), [episode])
+    photo, truth = batch.sample(0).image, batch.sample(0).target(episode[1])
+    panels = [caption(panel(photo, truth, (), WIDTH, GREEN), f"{name}: {batch.info(0)['category']}")]
+    for _ in range(batch.task.max_steps):
+        batch.step(model.predict(batch.observe(), deterministic=True)[0])  # type: ignore[arg-type]
+        mask, clicks = batch.sessions.masks()[0], batch.sessions.clicks(0)
+        panels.append(caption(panel(photo, mask, clicks, WIDTH), f"Dice {batch.dice[0]:.3f}"))
     return np.concatenate(panels, axis=1)
 
 
@@ -42,13 +41,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("strips.png"))
     args = parser.parse_args()
-    env = gym.make(args.env, **held_out(read_recipe(args.policy)["env"])).unwrapped
-    assert isinstance(env, SamSegEnv)
-    model = load_policy(args.policy, DummyVecEnv([lambda: env]))
-    episodes = draw_episodes(env.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))
-    order = np.argsort(play(agent_player(model), [env], episodes).scores["dice"][:, -1])
+    given = {**(gym.spec(args.env).kwargs or {}), **read_recipe(args.policy)["env"]}
+    venv = SamSegVecEnv.of(Task.from_kwargs(**given).for_evaluation(), 1)
+    batch, model = venv.batch, load_policy(args.policy, venv)
+    episodes = draw_episodes(batch.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))
+    order = np.argsort(play(agent_player(model), batch, episodes).scores["dice"][:, -1])
     places = {"good": order[-1], "typical": order[len(order) // 2], "failed": order[0]}
-    save_picture(stack([strip(env, model, episodes[int(k)], name) for name, k in places.items()]), args.out)
+    save_picture(stack([strip(batch, model, episodes[int(k)], name) for name, k in places.items()]), args.out)
     print(f"wrote {args.out}")
 
 

@@ -8,47 +8,38 @@ import argparse
 import json
 
 import numpy as np
-import torch as th
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.clickers import Click, oracle_click
-from alignsam_sb3.datasets import SegmentationDataset, load_dataset
-from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter, load_segmenter
+from alignsam_sb3.clickers import oracle_click
+from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
+from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
+from alignsam_sb3.session import ClickSessions
 
 
-def click_through(
-    segmenter: PromptableSegmenter,
-    embedding: th.Tensor,
-    truths: list[NDArray[np.bool_]],
-    valid: NDArray[np.bool_] | None,
-    clicks: int,
-) -> tuple[list[list[float]], list[list[float]]]:
-    """IoU after each oracle click for each target of one image: of the preferred candidate, and of the best candidate."""
-    size = (truths[0].shape[0], truths[0].shape[1])
-    rows: list[list[Click]] = [[] for _ in truths]
-    fed: list[th.Tensor | None] = [None] * len(truths)
+def click_through(segmenter: PromptableSegmenter, sample: Sample, clicks: int) -> tuple[list[list[float]], list[list[float]]]:
+    """IoU after each oracle click on each object of one image: of the preferred candidate, and of the best candidate."""
+    truths, valid, everyone = list(sample.masks), sample.valid, np.arange(len(sample.masks))
+    sessions = ClickSessions(segmenter, len(truths))
+    encoded = segmenter.encode([sample.image])
+    features = {name: x.expand(len(truths), *x.shape[1:]) for name, x in encoded.items()}
+    sessions.start(everyone, features, np.tile(sample.size, (len(truths), 1)))
     masks: list[NDArray[np.bool_] | None] = [None] * len(truths)
     preferred: list[list[float]] = [[] for _ in truths]
     best: list[list[float]] = [[] for _ in truths]
     for _ in range(clicks):
-        for row, truth, mask in zip(rows, truths, masks, strict=True):
-            row.append(oracle_click(truth, mask))
-        prompts = PointPrompts(
-            [np.array([c[0] for c in row], np.float32) for row in rows],
-            [np.array([c[1] for c in row], np.int64) for row in rows],
-            [size] * len(rows),
-            fed,
-        )
-        answer = segmenter.decode(embedding.expand(len(rows), -1, -1, -1), prompts)
-        logits, _ = answer.best()
-        candidates = (segmenter.postprocess(answer.logits, size) > 0).cpu().numpy()
-        chosen = (segmenter.postprocess(logits, size) > 0).cpu().numpy()
-        for i, truth in enumerate(truths):
-            preferred[i].append(metrics.iou(chosen[i], truth, valid))
+        made = [oracle_click(truth, mask) for truth, mask in zip(truths, masks, strict=True)]
+        places = [[*sessions.clicks(i), click] for i, click in enumerate(made)]
+        fed = [logits if answered else None for logits, answered in zip(sessions.logits, sessions.answered, strict=True)]
+        points, labels = ([[click[k] for click in row] for row in places] for k in (0, 1))
+        answer = segmenter.decode(features, Prompts.of(points, labels, [sample.size] * len(truths), fed))
+        candidates = (segmenter.postprocess(answer.logits, sample.size) > 0).cpu().numpy()
+        sessions.click_each(everyone, [[click] for click in made])
+        for i, (truth, mask) in enumerate(zip(truths, sessions.masks(), strict=True)):
+            preferred[i].append(metrics.iou(mask, truth, valid))
             best[i].append(max(metrics.iou(c, truth, valid) for c in candidates[i]))
-        fed, masks = list(logits.cpu()), list(chosen if valid is None else chosen & valid)
+            masks[i] = mask if valid is None else mask & valid
     return preferred, best
 
 
@@ -59,8 +50,7 @@ def measure(segmenter: PromptableSegmenter, dataset: SegmentationDataset, clicks
     for index in tqdm(range(len(dataset)), desc="images", mininterval=5):
         sample = dataset[index]
         if len(sample.masks):
-            embedding = segmenter.encode([sample.image])
-            one, other = click_through(segmenter, embedding, list(sample.masks), sample.valid, clicks)
+            one, other = click_through(segmenter, sample, clicks)
             preferred += one
             best += other
     return {

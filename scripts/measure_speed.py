@@ -18,7 +18,7 @@ import torch as th
 
 from alignsam_sb3.datasets.objects import draw_scene
 from alignsam_sb3.files import write_json
-from alignsam_sb3.segmenters import PointPrompts, SamSegmenter, load_segmenter
+from alignsam_sb3.segmenters import Prompts, SamSegmenter, load_segmenter
 from alignsam_sb3.segmenters.sam import OPTIONS
 
 Timed = dict[str, float]
@@ -36,23 +36,23 @@ def fastest(work: Callable[[], object], repeats: int) -> float:
     return 1000 * min(times)
 
 
-def prompts(images: int, size: tuple[int, int]) -> PointPrompts:
+def prompts(images: int, size: tuple[int, int]) -> Prompts:
     """Three clicks on each of some images of one size."""
     rng = np.random.default_rng(0)
     coords = [(rng.uniform(0, 1, (POINTS, 2)) * size[::-1]).astype(np.float32) for _ in range(images)]
-    return PointPrompts(coords, [np.array([1, 1, 0])] * images, [size] * images)
+    return Prompts.of(coords, [np.array([1, 1, 0])] * images, [size] * images)
 
 
 def measure(segmenter: SamSegmenter, repeats: int) -> tuple[Timed, th.Tensor, th.Tensor]:
     """Milliseconds to encode one image and to decode 1 and 16, and what came out."""
     image = draw_scene(np.random.default_rng(0)).image
-    embedding = segmenter.encode([image])
-    many = embedding.expand(16, -1, -1, -1)
+    one = segmenter.encode([image])
+    many = {name: x.expand(16, *x.shape[1:]) for name, x in one.items()}
     found = {"encode": fastest(lambda: segmenter.encode([image]), repeats)}
-    for count, embeddings in ((1, embedding), (16, many)):
+    for count, features in ((1, one), (16, many)):
         asked = prompts(count, image.shape[:2])
-        found[f"decode {count}"] = fastest(lambda e=embeddings, a=asked: segmenter.decode(e, a), repeats)  # type: ignore[misc]
-    return found, embedding, segmenter.decode(embedding, prompts(1, image.shape[:2])).logits
+        found[f"decode {count}"] = fastest(lambda e=features, a=asked: segmenter.decode(e, a), repeats)  # type: ignore[misc]
+    return found, one["embeddings"], segmenter.decode(one, prompts(1, image.shape[:2])).logits
 
 
 def cost(found: th.Tensor, wanted: th.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -10,6 +11,9 @@ import pytest
 import torch as th
 from PIL import Image
 from pycocotools import mask as rle
+
+sys.path.insert(0, str(Path(__file__).parent))
+import hf_models
 
 import alignsam_sb3  # noqa: F401 (registers the environments)
 from alignsam_sb3.datasets import ToyScenes
@@ -31,6 +35,31 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny():
     return load_segmenter("tiny", "cpu")
+
+
+@pytest.fixture(scope="session")
+def hf_folder(tmp_path_factory):
+    """Gives the folder of a tiny model of the transformers library, written once: ``hf_folder("sam2")``."""
+    pytest.importorskip("transformers")
+    root = tmp_path_factory.mktemp("hf")
+
+    def folder(kind):
+        path = root / kind
+        return path if path.is_dir() else hf_models.save(kind, path)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sam2_folder(hf_folder):
+    """``hf:{tiny_sam2_folder}``: a SAM 2 of random weights that sees 128 x 128 pixels; its grid is 8 x 8."""
+    return hf_folder("sam2")
+
+
+@pytest.fixture(scope="session")
+def tiny_sam3_tracker_folder(hf_folder):
+    """``hf:{tiny_sam3_tracker_folder}``: a SAM 3 tracker of random weights that sees 112 x 112 pixels; its grid is 8 x 8."""
+    return hf_folder("sam3_tracker")
 
 
 @pytest.fixture(scope="session")

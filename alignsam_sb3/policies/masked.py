@@ -58,7 +58,10 @@ class _CarriesExtractor:
         return out
 
     def evaluate_actions(
-        self, obs: PyTorchObs, *args: Any, **kwargs: Any  # noqa: ANN401
+        self,
+        obs: PyTorchObs,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         out: tuple[th.Tensor, th.Tensor, th.Tensor | None]
         out = super().evaluate_actions(self.looked_at(obs), *args, **kwargs)  # type: ignore[misc]

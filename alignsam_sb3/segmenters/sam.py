@@ -1,6 +1,5 @@
 """Any ``segment_anything.modeling.Sam``, decoding different images in one call."""
 
-import hashlib
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
@@ -12,6 +11,7 @@ from segment_anything.modeling import Sam
 from timm.utils.model import reparameterize_model
 from torch.nn import functional as F
 
+from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter
@@ -43,7 +43,7 @@ class SamSegmenter(PromptableSegmenter):
 
     :param sam: the model; it is set to eval mode, without gradients
     :param device: where it runs; ``"auto"`` takes CUDA where there is one
-    :param name: goes into the fingerprint and into messages
+    :param name: for messages; what stands before a colon goes into the fingerprint, too
     :param options: of :data:`OPTIONS`, ways to be faster that change numbers a little; none by default
     :raises ValueError: a weight is NaN or infinite, or an option is unknown
     """
@@ -64,7 +64,8 @@ class SamSegmenter(PromptableSegmenter):
             )
         self.sam = sam.eval().requires_grad_(False).to(self.device)
         self.options = frozenset(options)
-        self._weights = self._digest()  # before anything is fused
+        pixels = [self.sam.pixel_mean.flatten().tolist(), self.sam.pixel_std.flatten().tolist()]
+        self._digest = digest(self.sam.state_dict(), self.img_size, pixels, PREPROCESSING_VERSION)  # before anything is fused
         if "fuse" in self.options:
             self.sam.image_encoder = reparameterize_model(self.sam.image_encoder)
         self._layout = th.channels_last if "channels_last" in self.options else th.contiguous_format
@@ -77,17 +78,10 @@ class SamSegmenter(PromptableSegmenter):
         if "onnx" in self.options:
             self._decoder = OnnxDecoder(self.sam)
 
-    def _digest(self) -> str:
-        digest = hashlib.sha256(f"{self.name}-{self.img_size}-v{PREPROCESSING_VERSION}".encode())
-        for key, value in sorted(self.sam.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
     @property
     def fingerprint(self) -> str:
         """Changes with the model, a weight, the preprocessing, and the options that change embeddings."""
-        return "-".join([self.name.split(":")[0].split("?")[0], *sorted(self.options - ONLY_THE_DECODER), self._weights])
+        return "-".join([self.name.split(":")[0].split("?")[0], *sorted(self.options - ONLY_THE_DECODER), self._digest])
 
     def _autocast(self, enabled: bool) -> th.autocast:
         return th.autocast(self.device.type, th.bfloat16, enabled=enabled)

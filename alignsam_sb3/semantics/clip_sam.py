@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
+from alignsam_sb3.segmenters.sam3 import load_sam3
 from alignsam_sb3.segmenters.text import TextAnswer, TextSegmenter, load_sa2va
 from alignsam_sb3.semantics.clip_surgery import similarity_map_to_points, top_point
 from alignsam_sb3.semantics.language import ClipSurgery
 from alignsam_sb3.semantics.loading import load_clip
+from alignsam_sb3.session import ClickSessions
 
-TEXT_SEGMENTERS = ("clip_sam", "sa2va")
+TEXT_SEGMENTERS = ("clip_sam", "sa2va", "sam3")
 
 
 class ClipSam:
@@ -33,15 +35,12 @@ class ClipSam:
         maps = self.clip.similarity([image], texts, redundant=True).maps[0].cpu().numpy()
         size = (image.shape[0], image.shape[1])
         clicks = [similarity_map_to_points(one, size) or [top_point(one, size)] for one in maps]
-        features = {name: x.expand(len(texts), *x.shape[1:]) for name, x in self.segmenter.encode([image]).items()}
-        prompts = Prompts.of(
-            [[place for place, _ in made] for made in clicks],
-            [[label for _, label in made] for made in clicks],
-            [size] * len(texts),
-        )
-        logits, _ = self.segmenter.decode(features, prompts).best()
-        full = self.segmenter.postprocess(logits, size).sigmoid().cpu().numpy()
-        return [TextAnswer(np.asarray(probability, np.float32)) for probability in full]
+        everyone = np.arange(len(texts))
+        sessions = ClickSessions(self.segmenter, len(texts))
+        encoded = {name: x.expand(len(texts), *x.shape[1:]) for name, x in self.segmenter.encode([image]).items()}
+        sessions.start(everyone, encoded, np.tile(size, (len(texts), 1)))
+        sessions.click_each(everyone, clicks)
+        return [TextAnswer(logits.sigmoid().cpu().numpy()) for logits in sessions.in_image()]
 
 
 def load_text_segmenter(
@@ -53,7 +52,7 @@ def load_text_segmenter(
 ) -> TextSegmenter:
     """Load a text segmenter.
 
-    :param spec: ``clip_sam``, or ``sa2va:PATH``
+    :param spec: ``clip_sam``, ``sam3``, ``sam3:/folder``, ``sam3:OWNER/NAME``, or ``sa2va:PATH``
     :param segmenter: of ``clip_sam``
     :param clip: of ``clip_sam``
     :param trust_remote_code: run the code that Sa2VA's weights bring
@@ -61,6 +60,8 @@ def load_text_segmenter(
     name, _, where = spec.partition(":")
     if name == "sa2va":
         return load_sa2va(where or "ByteDance/Sa2VA-4B", trust_remote_code)
+    if name == "sam3":
+        return load_sam3(where, device)
     if name != "clip_sam":
         raise ValueError(nearest("text segmenter", name, TEXT_SEGMENTERS))
     return ClipSam(load_clip(clip, device), load_segmenter(segmenter, device))

@@ -54,7 +54,11 @@ def test_different_numbers_of_points_are_decoded_as_if_alone(segmenter):
     together = segmenter.decode(embeddings, prompts)
     for i in range(3):
         alone = Prompts.of([points[i][0]], [points[i][1]], [SIZES[i]], [fed[i]])
-        assert th.allclose(segmenter.decode({"embeddings": embeddings["embeddings"][i : i + 1]}, alone).logits[0], together.logits[i], atol=1e-5)
+        assert th.allclose(
+            segmenter.decode({"embeddings": embeddings["embeddings"][i : i + 1]}, alone).logits[0],
+            together.logits[i],
+            atol=1e-5,
+        )
 
 
 def test_postprocess_is_sams(segmenter):

@@ -88,7 +88,8 @@ def fit(args: argparse.Namespace) -> None:
     corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.frame)
     print(f"{len(corpus)} pairs of image and category, {corpus.masks.shape[1]} masks each")
     found = _found(args.adversarial, dataset, key)
-    examples = Examples(corpus, material.bank, [names.index(c) for c in dataset.categories], found, material.language)
+    places = [names.index(c) for c in dataset.categories]
+    examples = Examples(corpus, material.bank, places, config.frame, found, material.language)
     options = FitOptions(steps, args.batch, args.lr, args.seed, judge_every=max(min(200, steps // 3), 1))
     fitting = Fit(network, examples, options, args.out, _origin(args, key))
     fitting.run()
@@ -170,7 +171,7 @@ def measure_command(args: argparse.Namespace) -> None:
     dataset, bank = material.dataset, material.bank
     corpus = _collect(material, args.images or len(dataset), args.seed, config.frame)
     places = [config.categories.index(c) for c in dataset.categories]
-    found = measure(scorer, Examples(corpus, bank, places, language=material.language), args.seed)
+    found = measure(scorer, Examples(corpus, bank, places, config.frame, language=material.language), args.seed)
     out.mkdir(parents=True, exist_ok=True)
     plot_calibration(found, out / "calibration.png")
     write_json(out / "measured.json", {**found, "data": dataset.fingerprint, "seed": args.seed})

@@ -20,9 +20,10 @@ from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.damage import damaged, softened
 from alignsam_sb3.rewards.network.frame import photo_in_frame, resized
 from alignsam_sb3.rewards.network.model import METRICS
-from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, Prompts
+from alignsam_sb3.session import ClickSessions
 
-CORPUS_VERSION = 2
+CORPUS_VERSION = 3
 FOUND = "found.npz"
 """File of masks that a policy found, as ``scripts/collect_masks.py`` writes it."""
 CLICKERS = ("oracle", "random", "wrong", "mixed")
@@ -132,6 +133,7 @@ class _Row:
     category: int
     sample: Sample
     truth: Mask
+    valid: Mask | None
 
 
 def _readable(dataset: SegmentationDataset, pairs: Sequence[tuple[int, int]]) -> Iterator[list[_Row]]:
@@ -142,7 +144,7 @@ def _readable(dataset: SegmentationDataset, pairs: Sequence[tuple[int, int]]) ->
             sample = dataset[index]
         except UnreadableImageError:
             continue
-        rows.append(_Row(index, category, sample, sample.target(category)))
+        rows.append(_Row(index, category, sample, sample.target(category), sample.valid_for(category)))
         if len(rows) == _ROWS:
             yield rows
             rows = []
@@ -158,38 +160,45 @@ def _answers(
     segmenter: PromptableSegmenter, bank: FeatureBank, rows: list[_Row], rng: np.random.Generator
 ) -> list[list[Found]]:
     """For each pair the segmenter's answers to the clickers' clicks, after each turn, and the oracle's other candidates."""
-    embeddings = th.as_tensor(np.stack([bank[row.index]["embeddings"] for row in rows]))
     found: list[list[Found]] = [[] for _ in rows]
+    everyone = np.arange(len(rows))
+    features = {name: th.from_numpy(x) for name, x in bank.rows([row.index for row in rows]).items()}
+    sizes = np.array([row.sample.size for row in rows], np.int64)
     for clicker in CLICKERS:
-        clicks: list[list[Click]] = [[] for _ in rows]
-        fed: list[th.Tensor | None] = [None] * len(rows)
+        sessions = ClickSessions(segmenter, len(rows))
+        sessions.start(everyone, features, sizes)
         masks: list[Mask | None] = [None] * len(rows)
         for turn in range(TURNS):
-            for row, made, mask in zip(rows, clicks, masks, strict=True):
-                made.append(_click(clicker, row, mask, rng))
-            prompts = PointPrompts(
-                [np.array([c[0] for c in made], np.float32) for made in clicks],
-                [np.array([c[1] for c in made], np.int64) for made in clicks],
-                [row.sample.size for row in rows],
-                fed,
-            )
-            answer = segmenter.decode(embeddings, prompts)
-            best = answer.iou.argmax(1)
-            for i, row in enumerate(rows):
-                mine = int(best[i])
-                kept = range(answer.iou.shape[1]) if clicker == "oracle" and turn == 0 else [mine]
-                for k in kept:
-                    mask = (segmenter.postprocess(answer.logits[i, k], row.sample.size) > 0).cpu().numpy()
-                    found[i].append((answer.logits[i, k].sigmoid().cpu().numpy(), mask, float(answer.iou[i, k])))
-                    if k == mine:
-                        masks[i] = mask
-                fed[i] = answer.logits[i, mine].cpu()
+            clicks = [[_click(clicker, row, mask, rng)] for row, mask in zip(rows, masks, strict=True)]
+            if clicker == "oracle" and turn == 0:
+                for answers, others in zip(found, _candidates(segmenter, features, clicks, sizes), strict=True):
+                    answers += others
+            sessions.click_each(everyone, clicks)
+            drawn = sessions.masks()
+            probabilities = sessions.probabilities.cpu().numpy()
+            for answers, probability, mask, iou in zip(found, probabilities, drawn, sessions.iou.tolist(), strict=True):
+                answers.append((probability, mask, iou))
+            masks = list(drawn)
     return found
+
+
+def _candidates(
+    segmenter: PromptableSegmenter, features: dict[str, th.Tensor], clicks: list[list[Click]], sizes: NDArray[np.int64]
+) -> list[list[Found]]:
+    """The segmenter's candidates for first clicks but the one that it prefers."""
+    places, labels = ([[click[k] for click in made] for made in clicks] for k in (0, 1))
+    answer = segmenter.decode(features, Prompts.of(places, labels, [(int(h), int(w)) for h, w in sizes]))
+    out: list[list[Found]] = []
+    for logits, ious, (height, width) in zip(answer.logits, answer.iou, sizes, strict=True):
+        others = [k for k in range(len(ious)) if k != int(ious.argmax())]
+        full = segmenter.postprocess(logits, (int(height), int(width))) > 0
+        out.append([(logits[k].sigmoid().cpu().numpy(), full[k].cpu().numpy(), float(ious[k])) for k in others])
+    return out
 
 
 def _click(clicker: str, row: _Row, mask: Mask | None, rng: np.random.Generator) -> Click:
     if clicker == "oracle" or (clicker == "mixed" and rng.random() < 0.5):
-        return oracle_click(row.truth, mask if row.sample.valid is None or mask is None else mask & row.sample.valid)
+        return oracle_click(row.truth, mask if row.valid is None or mask is None else mask & row.valid)
     height, width = row.sample.size
     if clicker == "wrong":  # a positive click on what is not wanted: another object, where there is one
         others = row.sample.masks.any(0) & ~row.truth if len(row.sample.masks) else np.zeros_like(row.truth)
@@ -220,7 +229,7 @@ def corpus_of(
     :param answers: masks of the segmenter
     :param others: further masks, as they are seen (s, s) and as they are (H, W)
     """
-    truth, valid = sample.target(category), sample.valid
+    truth, valid = sample.target(category), sample.valid_for(category)
     side = frame.side
     seen = [resized(prob, side) for prob, _, _ in answers] + [cells for cells, _ in others]
     whole = [mask for _, mask, _ in answers] + [mask for _, mask in others]

@@ -21,9 +21,7 @@ def resized(prob: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     return np.asarray((grown * 255).round(), np.uint8)
 
 
-def spoken_in_frame(
-    found: Mapping[str, NDArray[np.float32]], category: int, size: Size, frame: Frame
-) -> NDArray[np.float32]:
+def spoken_in_frame(found: Mapping[str, NDArray[np.float32]], category: int, size: Size, frame: Frame) -> NDArray[np.float32]:
     """What a language prior says of one category, (4, side / 4, side / 4): see ``SPOKEN`` in ``model.py``.
 
     :param found: ``similarity_maps`` and ``cosine_maps`` (N, g_h, g_w) over the squashed image, as a bank holds them

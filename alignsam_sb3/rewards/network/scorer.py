@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.fingerprints import current
 from alignsam_sb3.names import nearest
 from alignsam_sb3.rewards.network.frame import photo_in_frame, spoken_in_frame
 from alignsam_sb3.rewards.network.model import METRICS, RewardNetwork, RewardNetworkConfig, score_of
@@ -69,12 +70,12 @@ class RewardScorer:
             if category not in self.config.categories:
                 said = nearest(f"category of {self.name}", category, self.config.categories)
                 raise ValueError(f"{said}. To score {category!r}, {fit}")
-        if fingerprint != self.config.fingerprint:
+        if fingerprint != current(self.config.fingerprint):
             raise ValueError(
                 f"{self.name} was fitted on embeddings of {self.config.segmenter!r} ({self.config.fingerprint}), "
                 f"and these are of {fingerprint}: take that segmenter, or {fit}"
             )
-        if self.config.language not in (None, language):
+        if current(self.config.language) not in (None, language):
             asked = ", ".join(map(repr, self.config.texts))
             raise ValueError(
                 f"{self.name} sees what CLIP {self.config.clip!r} says of {asked} ({self.config.language}), and here is "
@@ -142,9 +143,7 @@ class RewardScorer:
         scores: list[float] = score_of(predicted).tolist()
         return scores
 
-    def query(
-        self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str
-    ) -> ScoreQuery:
+    def query(self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str) -> ScoreQuery:
         """Put a mask (H, W), bool or probabilities, of a photo (H, W, 3) into the frame."""
         cells = th.from_numpy(self.config.frame.cells(mask, self.config.side)).float() / 255
         return ScoreQuery(self.photo(image), embedding, cells, (image.shape[0], image.shape[1]), category)
@@ -203,4 +202,4 @@ def _load(path: Path, changed: int, where: str, device: str) -> RewardScorer:
     return RewardScorer(network, f"reward network {where}", device)
 
 
-__all__ = ["METRICS", "Question", "RewardScorer", "embedded_for", "load_scorer", "on_cells"]
+__all__ = ["METRICS", "RewardScorer", "ScoreQuery", "embedded_for", "load_scorer", "on_cells"]
