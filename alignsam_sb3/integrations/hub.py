@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from alignsam_sb3.calibration import ENTRY, Calibration
 from alignsam_sb3.files import cache_folder, removed_on_error
 from alignsam_sb3.policies import read_recipe
+from alignsam_sb3.policies.archive import RECIPE, PolicyArchive
 from alignsam_sb3.version import __version__
 
 WEIGHTS, DESCRIBED, FILM, CARD = "model.safetensors", "policy.json", "film.gif", "README.md"
@@ -30,22 +31,19 @@ def to_files(policy: Path, folder: Path) -> None:
 
     :raises ValueError: it is no policy of this package's, or holds objects that plain files cannot
     """
-    recipe = read_recipe(policy)
+    archive, recipe = PolicyArchive(policy), read_recipe(policy)
     if recipe["not_plain"]:
         raise ValueError(
             f"{policy} was built with {', '.join(recipe['not_plain'])}, which plain files cannot hold: it cannot be shared safely"
         )
-    with ZipFile(policy) as archive:
-        weights = _tensors(archive, "policy.pth")
-        groups = _tensors(archive, "policy.optimizer.pth")["param_groups"]
-        described = {
-            "format": FORMAT,
-            "recipe": recipe,
-            "num_timesteps": json.loads(archive.read("data")).get("num_timesteps", 0),
-            "optimizer": groups,
-            "alignsam_sb3": __version__,
-            "stable_baselines3": archive.read("_stable_baselines3_version").decode(),
-        }
+    states = archive.parameters()
+    weights = states["policy"]
+    described = {
+        "format": FORMAT,
+        "policy": recipe,
+        "optimizer": states["policy.optimizer"]["param_groups"],
+        "alignsam_sb3": __version__,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / WEIGHTS)
     (folder / DESCRIBED).write_text(json.dumps(described, indent=1))
@@ -64,8 +62,7 @@ def from_files(folder: Path, policy: Path) -> Path:
         weights = load_file(folder / WEIGHTS)
         if described["format"] != FORMAT:
             raise ValueError(f"format {described['format']}, made by alignsam_sb3 {described['alignsam_sb3']}")
-        groups, recipe, steps = described["optimizer"], described["recipe"], int(described["num_timesteps"])
-        version = str(described["stable_baselines3"])
+        groups, policy_json = described["optimizer"], json.dumps(described["policy"])
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no policy of this package's: {Path(error.filename).name} is missing") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -75,20 +72,15 @@ def from_files(folder: Path, policy: Path) -> Path:
     part = policy.with_name(f"{policy.name}.{os.getpid()}.part")
     with removed_on_error(part):
         with ZipFile(part, "w") as archive:
-            archive.writestr("data", json.dumps({"recipe": recipe, "num_timesteps": steps}))
+            archive.writestr(RECIPE, policy_json)
             archive.writestr("policy.pth", _bytes(weights))
             archive.writestr("policy.optimizer.pth", _bytes({"state": {}, "param_groups": groups}))
-            archive.writestr("pytorch_variables.pth", _bytes({}))
-            archive.writestr("_stable_baselines3_version", version)
             if calibration.is_file():
                 archive.writestr(ENTRY, Calibration.from_json(calibration.read_text()).to_json())
+        if PolicyArchive(part).recipe is None:
+            raise ValueError(f"{folder} holds no policy of this package's: its {DESCRIBED} does not say how it was built")
         part.replace(policy)
     return policy
-
-
-def _tensors(archive: ZipFile, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = th.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-    return found
 
 
 def _bytes(values: Mapping[str, Any]) -> bytes:
