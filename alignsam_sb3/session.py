@@ -43,7 +43,7 @@ class ClickSessions:
         self.features = {k: th.zeros((n, *shape), device=device) for k, shape in segmenter.feature_shapes.items()}
         self.logits = th.zeros((n, side, side), device=device)
         self.iou = th.zeros(n, device=device)
-        self._past: list[list[tuple[int, bool, th.Tensor, th.Tensor]]] = [[] for _ in range(n)]
+        self._past: list[list[tuple[int, bool, NDArray[np.float32], th.Tensor, th.Tensor]]] = [[] for _ in range(n)]
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -65,7 +65,7 @@ class ClickSessions:
             self.features[name] = new if whole and (np.diff(which) == 1).all() else old.index_copy(0, at, new)
         self.sizes[which], self.counts[which], self.answered[which] = sizes, 0, False
         self.boxes[which] = np.nan
-        self.logits[at], self.iou[at] = 0, 0
+        self.logits, self.iou = self.logits.index_fill(0, at, 0), self.iou.index_fill(0, at, 0)
         for i in which:
             self._past[i] = []
 
@@ -106,15 +106,19 @@ class ClickSessions:
         for i in which:
             if not self._past[i]:
                 raise ValueError(f"session {i} has no click to take back")
-            self.counts[i], self.answered[i], self.logits[i], self.iou[i] = self._past[i].pop()
-            if not self.counts[i] and not self.answered[i]:
-                self.boxes[i] = np.nan
+        if not len(which):
+            return
+        past = [self._past[i].pop() for i in which]
+        counts, answered, boxes, logits, iou = zip(*past, strict=True)
+        self.counts[which], self.answered[which], self.boxes[which] = counts, answered, boxes
+        self.logits = self.logits.index_copy(0, self._at(which), th.stack(logits))
+        self.iou = self.iou.index_copy(0, self._at(which), th.stack(iou))
 
     def _remember(self, which: Rows) -> None:
         if self.remembers:
             for i in which:
-                state = (int(self.counts[i]), bool(self.answered[i]), self.logits[i].clone(), self.iou[i].clone())
-                self._past[i].append(state)
+                answer = self.logits[i].clone(), self.iou[i].clone()
+                self._past[i].append((int(self.counts[i]), bool(self.answered[i]), self.boxes[i].copy(), *answer))
 
     def _add(self, which: Rows, coords: NDArray[np.floating] | NDArray[np.integer], labels: NDArray[np.integer]) -> None:
         room, new = self.point_coords.shape[1], labels.shape[1]

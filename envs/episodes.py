@@ -129,11 +129,12 @@ class ClickEpisodes:
             coords = self._centres[clicks, cells]
             self.sessions.click(clicks, coords[:, None].astype(np.float32), plan.labels[clicks, None])
             self._used[clicks, cells] += 1
-        for i in taken_back:
-            place, _ = self.sessions.clicks(int(i))[-1]
-            self._used[i, self.grid.cell_at(place, self.size(int(i)))] -= 1
+        made = [self.sessions.clicks(int(i)) for i in taken_back]
         if len(taken_back):
             self.sessions.undo(taken_back)
+        for i, before in zip(taken_back, made, strict=True):  # several, where they were placed together
+            for place, _ in before[self.sessions.counts[i] :]:
+                self._used[i, self.grid.cell_at(place, self.size(int(i)))] -= 1
         self.num_steps += plan.acts
         return np.union1d(clicks, taken_back)
 

@@ -45,9 +45,9 @@ class SamSegEnv(gym.Env[Arrays, int]):
             raise ValueError(nearest("render_mode", render_mode, self.metadata["render_modes"]))
         if task is not None and options:
             raise TypeError(f"give a task or options, not both: got a Task and {', '.join(options)}")
-        self.task = task or Task.from_kwargs(**options)
+        self.batch = ClickBatch(task or Task.from_kwargs(**options))
+        self.task = self.batch.task
         self.render_mode, self.max_steps = render_mode, self.task.max_steps
-        self.batch = ClickBatch(self.task)
         self.shared, self.scorer = self.batch.shared, self.batch.scorer
         self.labelled, self.uses_ground_truth = self.batch.labelled, self.batch.uses_ground_truth
         self.config = self.task.to_json()
@@ -61,8 +61,8 @@ class SamSegEnv(gym.Env[Arrays, int]):
         """The module that draws ``foreground_map``. Policies hold one: ``alignsam_sb3.policies.attach_recalibration``."""
         return self.batch.recalibration
 
-    @recalibration.setter
-    def recalibration(self, module: Recalibration | None) -> None:
+    def use_recalibration(self, module: Recalibration | None) -> None:
+        """Draw ``foreground_map`` with this module from now on. A method, for an attribute set on a wrapper stays there."""
         self.batch.recalibration = module
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
@@ -95,13 +95,13 @@ class SamSegEnv(gym.Env[Arrays, int]):
             raise RuntimeError("call reset() before the first step")
 
     def _observe(self) -> Arrays:
-        values = {name: x[0].cpu().numpy() for name, x in self.batch.observe().items()}
+        values = {name: x[0].to("cpu", copy=True).numpy() for name, x in self.batch.observe().items()}
         return values | {"target_category": np.int64(values["target_category"])}
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(n_actions,) True for the actions that make sense now."""
         self._check_begun()
-        return self.batch.action_mask[0].astype(bool)
+        return np.asarray(self.batch.action_mask[0], bool)
 
     def oracle_action(self) -> int:
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from alignsam_sb3.pictures import triptych
+from alignsam_sb3.recalibration import Recalibration
 from alignsam_sb3.task import Task
 
 TRANSPARENT = (OrderEnforcing, PassiveEnvChecker)
@@ -71,7 +72,7 @@ class SamSegVecEnv(VecEnv):
         step = self.batch.step(self._actions)
         self._returns += step.rewards
         nothing: dict[str, Any] = {}
-        infos = [{"invalid_action": True} if invalid else nothing for invalid in step.invalid]
+        infos: list[dict[str, Any]] = [{"invalid_action": True} if invalid else nothing for invalid in step.invalid]
         ended = np.flatnonzero(step.over)
         observation = self.batch.observe()
         for i in ended:
@@ -128,9 +129,7 @@ class SamSegVecEnv(VecEnv):
         return getattr(self._shown, name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:  # noqa: ANN401
-        if attr_name != "recalibration":
-            raise AttributeError(f"{attr_name!r} of the environments of a batch cannot be set: make them anew")
-        self.batch.recalibration = value
+        raise AttributeError(f"{attr_name!r} of the environments of a batch cannot be set: make them anew")
 
     def env_method(
         self,
@@ -141,7 +140,7 @@ class SamSegVecEnv(VecEnv):
     ) -> list[Any]:
         if method_name not in _BATCHED:
             raise AttributeError(f"the environments of a batch answer {', '.join(sorted(_BATCHED))}, not {method_name!r}")
-        answers = _BATCHED[method_name](self.batch)
+        answers = _BATCHED[method_name](self.batch, *method_args, **method_kwargs)
         return [answers[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(
@@ -158,11 +157,17 @@ class SamSegVecEnv(VecEnv):
         return pictures
 
 
-_BATCHED: dict[str, Callable[[ClickBatch], Sequence[Any]]] = {
-    "action_masks": lambda batch: batch.action_mask.astype(bool),
+def _use_recalibration(batch: ClickBatch, module: Recalibration | None) -> list[None]:
+    batch.recalibration = module
+    return [None] * batch.n
+
+
+_BATCHED: dict[str, Callable[..., Sequence[Any]]] = {
+    "action_masks": lambda batch: list(batch.action_mask.astype(bool)),
     "oracle_action": lambda batch: [batch.oracle_action(i) for i in range(batch.n)],
     "oracle_preference": lambda batch: [batch.oracle_preference(i) for i in range(batch.n)],
     "truth_on_grid": ClickBatch.truth_on_grid,
+    "use_recalibration": _use_recalibration,
 }
 
 

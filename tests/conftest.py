@@ -12,12 +12,13 @@ import torch as th
 from PIL import Image
 from pycocotools import mask as rle
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 sys.path.insert(0, str(Path(__file__).parent))
 import hf_models
 
 import alignsam_sb3  # noqa: F401 (registers the environments)
 from alignsam_sb3.datasets import ToyScenes
-from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.segmenters import MaskPrediction, load_segmenter
 
 th.set_num_threads(1)
 TOY = {"n_images": 12}
@@ -70,6 +71,19 @@ def make_env():
         return gym.make("SamSegImplicit-v0", **{"dataset_kwargs": TOY, "device": "cpu", "max_steps": 5, **kwargs})
 
     return make
+
+
+@pytest.fixture
+def answering(tiny, monkeypatch):
+    """Lets the tiny segmenter answer whatever it is asked with given logits (64, 64)."""
+
+    def answer(logits):
+        def decode(features, prompts, multimask_output=True):
+            return MaskPrediction(logits.expand(len(prompts), 1, *logits.shape), th.ones(len(prompts), 1))
+
+        monkeypatch.setattr(tiny, "decode", decode)
+
+    return answer
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ class _CarriesExtractor:
     def needs(self) -> frozenset[str] | None:
         """The observations that the extractor looks at, None for all."""
         extractor = self.features_extractor  # type: ignore[attr-defined]
-        return extractor.needs if isinstance(extractor, CellExtractor) else None
+        return frozenset(extractor.needs) if isinstance(extractor, CellExtractor) else None
 
     def looked_at(self, obs: PyTorchObs) -> PyTorchObs:
         """Observations (B, ...) without those that the extractor does not need: pictures would be made floats for nobody."""
@@ -96,7 +96,7 @@ class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         self._note_mask(obs)
-        return super().forward(obs, deterministic)  # type: ignore[arg-type]
+        return super().forward(obs, deterministic)
 
     def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         self._note_mask(obs)
@@ -104,7 +104,8 @@ class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         self._note_mask(obs)
-        return super().get_distribution(obs)
+        distribution: Distribution = super().get_distribution(obs)
+        return distribution
 
     def _note_mask(self, obs: PyTorchObs) -> None:
         if not isinstance(obs, dict):

@@ -69,10 +69,10 @@ def test_the_reward_network_rewards_too_and_is_asked_once_per_vector_step(env, t
     together, singly = (
         make_vec_env("MaskRefine-v0", 3, 0, env_kwargs=kwargs, vec_env_cls=c) for c in (MaskRefineVecEnv, None)
     )
-    calls, real = [], RewardScorer.scores
+    calls, real = [], RewardScorer.score
     masks = [venv.reset()["action_mask"] for venv in (together, singly)]
     actions = np.array([np.flatnonzero(mask)[0] for mask in masks[0]])
-    monkeypatch.setattr(RewardScorer, "scores", lambda self, asked: calls.append(len(asked)) or real(self, asked))
+    monkeypatch.setattr(RewardScorer, "score", lambda self, asked: calls.append(len(asked)) or real(self, asked))
     rewards = together.step(actions)[1]
     assert calls == [3]
     assert np.allclose(rewards, singly.step(actions)[1], atol=1e-5)
