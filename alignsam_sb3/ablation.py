@@ -135,7 +135,7 @@ class Clock(BaseCallback):
 def _model(task: str, variant: str, budget: Budget, seed: int) -> SamMaskablePPO:
     th.set_num_threads(1)
     kwargs = env_kwargs(task, variant, budget, "train")
-    venv = make_vec_env("SamSeg-v0", budget.n_envs, seed, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
+    venv = make_vec_env("SamSeg-v0", budget.n_envs, seed, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)  # type: ignore[arg-type]
     policy = f"{branch(task, variant).capitalize()}MaskablePolicy"
     fitted = {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.9, "learning_rate": 3e-4, "ent_coef": 0.005}
     return SamMaskablePPO(policy, venv, seed=seed, device="cpu", **fitted)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from alignsam_sb3.names import nearest
 if TYPE_CHECKING:
     import supervision
 
+
 @dataclass(frozen=True)
 class Annotation:
     """One category of one image.
@@ -111,7 +112,7 @@ class Annotation:
         low = math.nan if values["low"] is None else float(values["low"])
         return cls(**{**values, "clicks": clicks, "size": (height, width), "low": low})
 
-    def to_coco(self, id: int = 1, image_id: int = 1, category_id: int = 1) -> dict[str, Any]:  # noqa: A002 (COCO's name)
+    def to_coco(self, id: int = 1, image_id: int = 1, category_id: int = 1) -> dict[str, Any]:
         """An annotation of COCO's, with run lengths; what COCO has no name for is added.
 
         :param id: number of the annotation

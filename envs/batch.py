@@ -218,7 +218,8 @@ class ClickBatch(ClickEpisodes):
         made, said = self.sessions.point_coords, self.sessions.point_labels
         same = (np.arange(made.shape[1]) < self.sessions.counts[:, None]) & (said == labels[:, None])
         distance = np.hypot(*np.moveaxis(made - coords[:, None], -1, 0))
-        return np.where(same, distance, np.inf).min(1, initial=np.inf)
+        nearest: Numbers = np.where(same, distance, np.inf).min(1, initial=np.inf)
+        return nearest
 
     def draw_boxes(self, which: Rows, boxes: Sequence[Box | None]) -> Rows:
         drawn = super().draw_boxes(which, boxes)
@@ -294,7 +295,8 @@ class ClickBatch(ClickEpisodes):
         if self.shared.language is None:
             raise RuntimeError("this environment has no language prior: make it with clip='tiny'")
         maps = self.shared.language.rows([int(self.rows[i])])["similarity_maps"]
-        return maps[0, self.categories[i]].astype(np.float32)
+        wanted: NDArray[np.float32] = maps[0, self.categories[i]].astype(np.float32)
+        return wanted
 
     # What may look at the truth
 

@@ -101,7 +101,7 @@ class SamSegEnv(gym.Env[Arrays, int]):
     def action_masks(self) -> NDArray[np.bool_]:
         """(n_actions,) True for the actions that make sense now."""
         self._check_begun()
-        return self.batch.action_mask[0].astype(bool)
+        return np.asarray(self.batch.action_mask[0], bool)
 
     def oracle_action(self) -> int:
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""

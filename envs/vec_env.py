@@ -72,7 +72,7 @@ class SamSegVecEnv(VecEnv):
         step = self.batch.step(self._actions)
         self._returns += step.rewards
         nothing: dict[str, Any] = {}
-        infos = [{"invalid_action": True} if invalid else nothing for invalid in step.invalid]
+        infos: list[dict[str, Any]] = [{"invalid_action": True} if invalid else nothing for invalid in step.invalid]
         ended = np.flatnonzero(step.over)
         observation = self.batch.observe()
         for i in ended:
@@ -163,7 +163,7 @@ def _use_recalibration(batch: ClickBatch, module: Recalibration | None) -> list[
 
 
 _BATCHED: dict[str, Callable[..., Sequence[Any]]] = {
-    "action_masks": lambda batch: batch.action_mask.astype(bool),
+    "action_masks": lambda batch: list(batch.action_mask.astype(bool)),
     "oracle_action": lambda batch: [batch.oracle_action(i) for i in range(batch.n)],
     "oracle_preference": lambda batch: [batch.oracle_preference(i) for i in range(batch.n)],
     "truth_on_grid": ClickBatch.truth_on_grid,

@@ -32,7 +32,7 @@ def click_through(segmenter: PromptableSegmenter, sample: Sample, clicks: int) -
         made = [oracle_click(truth, mask) for truth, mask in zip(truths, masks, strict=True)]
         places = [[*sessions.clicks(i), click] for i, click in enumerate(made)]
         fed = [logits if answered else None for logits, answered in zip(sessions.logits, sessions.answered, strict=True)]
-        points, labels = ([[click[k] for click in row] for row in places] for k in (0, 1))
+        points, labels = [[p for p, _ in row] for row in places], [[label for _, label in row] for row in places]
         answer = segmenter.decode(features, Prompts.of(points, labels, [sample.size] * len(truths), fed))
         candidates = (segmenter.postprocess(answer.logits, sample.size) > 0).cpu().numpy()
         sessions.click_each(everyone, [[click] for click in made])

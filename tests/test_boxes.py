@@ -81,5 +81,7 @@ def test_clips_box_finds_salient_objects():
 
 def test_a_box_is_a_prompt():
     truth = rectangle((128, 128), 20, 30, 90, 100)
-    prompts = Prompts.of([[], []], [[], []], [(128, 128)] * 2, boxes=[truth_box(truth), truth_box(truth, np.random.default_rng(0))])
+    prompts = Prompts.of(
+        [[], []], [[], []], [(128, 128)] * 2, boxes=[truth_box(truth), truth_box(truth, np.random.default_rng(0))]
+    )
     assert prompts.boxed.all()

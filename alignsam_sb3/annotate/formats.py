@@ -117,7 +117,9 @@ def write_yolo(run: Run) -> None:
             path = (part / "labels" / found.image).with_suffix(".txt")
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                logger.warning("YOLO keeps the labels of %s where those of another image are: left out, rename it", found.image)
+                logger.warning(
+                    "YOLO keeps the labels of %s where those of another image are: left out, rename it", found.image
+                )
                 continue
             path.write_text("".join(a.to_yolo(places[a.category]) for a in found.annotations), encoding="utf-8")
         names = "".join(f"  {k}: {json.dumps(name)}\n" for name, k in places.items())

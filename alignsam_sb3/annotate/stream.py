@@ -309,5 +309,3 @@ def _summary(run: Run, new: int, threshold: float, seconds: float) -> Summary:
         present += sum(a.present for a in found.annotations)
         doubtful += sum(is_doubtful(a, threshold) for a in found.annotations)
     return Summary(images, new, skipped, masks, present, doubtful, seconds)
-
-

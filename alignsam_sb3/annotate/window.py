@@ -33,9 +33,9 @@ class Window:
         self.annotation, self._segmenter = annotation, segmenter
         factor = SHOWN / max(photo.shape[:2])
         size = (max(round(photo.shape[1] * factor), 1), max(round(photo.shape[0] * factor), 1))
-        self._shown: Picture = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR).astype(
-            np.uint8
-        )
+        self._shown: Picture = cv2.resize(
+            photo, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        ).astype(np.uint8)
         self._photo = photo
         self._sessions: ClickSessions | None = None
         self._preparing = threading.Lock()

@@ -73,7 +73,8 @@ def _move(batch: ClickBatch, moves: Sequence[Move]) -> NDArray[np.bool_]:
     if not acting.any():
         return np.zeros(batch.n, bool)
     step = batch.step(np.array([move if isinstance(move, int) else 0 for move in moves]), acting)
-    return step.over & acting
+    over: NDArray[np.bool_] = step.over & acting
+    return over
 
 
 def _measure(batch: ClickBatch, row: Row, start: int, count: int, turn: int) -> None:

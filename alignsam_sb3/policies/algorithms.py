@@ -24,6 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from alignsam_sb3.files import write_bytes
+from alignsam_sb3.policies import distributed
 from alignsam_sb3.policies.archive import RECIPE, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.loading import restore
@@ -52,6 +53,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             self.rollout_buffer.reset()
         if self.env is not None:
             attach_recalibration(self, self.env)
+        if distributed.world() > 1:
+            self._share()
         described = describe_arguments(self.policy_kwargs)
         self.recipe = {
             "algorithm": type(self).__name__,
@@ -59,9 +62,27 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "policy_kwargs": described,
             "not_plain": [key for key in self.policy_kwargs if key not in described],
             "format": FORMAT,
-            "env": self._from_env("config", lambda config: config, {}),
-            "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
+            "env": self._from_env("env", "config", lambda config: config) or {},
+            "trained_on": self._from_env("trained_on", "shared", lambda shared: shared.dataset.fingerprint) or "",
+            "categories": self._from_env("categories", "shared", lambda shared: list(shared.dataset.categories)) or [],
         }
+
+    def _share(self) -> None:
+        """One of several processes: the same policy, other episodes, averaged gradients."""
+        if getattr(self, "target_kl", None) is not None:
+            raise ValueError("target_kl would stop some processes before others: leave it out with torchrun")
+        distributed.average_gradients(self.policy)
+        if getattr(self, "normalize_advantage", False):
+            self.normalize_advantage = False  # the buffer does it, over all processes
+            self.rollout_buffer.standardise = True  # type: ignore[attr-defined]
+        if self.seed is not None and self.env is not None:
+            self.env.seed(self.seed + distributed.offset_of(self.n_envs))
+            self.action_space.seed(self.seed + distributed.rank())
+            th.manual_seed(self.seed + distributed.rank())
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """The last rollout may end after the last step: a schedule must not go below its end."""
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
@@ -73,11 +94,10 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         known = {policy: name for name, policy in reversed(self.policy_aliases.items())}
         return known.get(self.policy_class, self.policy_class.__name__)
 
-    def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
-        """Something of the first environment; without one, what an earlier recipe says."""
+    def _from_env(self, key: str, attribute: str, take: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        """Something of the first environment; without one, what an earlier recipe says under its key."""
         if self.env is None or not self.env.has_attr(attribute):
-            key = {"config": "env", "shared": "trained_on"}[attribute]
-            return getattr(self, "recipe", {}).get(key, default)
+            return getattr(self, "recipe", {}).get(key)
         return take(self.env.get_attr(attribute)[0])
 
     def save(

@@ -11,6 +11,7 @@ from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 from stable_baselines3.common.buffers import DictRolloutBuffer
 
 from alignsam_sb3.features import EPISODE_CONSTANTS
+from alignsam_sb3.policies.distributed import standardised
 
 
 class Bank(Protocol):
@@ -29,11 +30,13 @@ class _EpisodeConstants(DictRolloutBuffer):
 
     wanted: frozenset[str] | None = None
     """The observations that minibatches hold, None for all: a policy that looks at no picture need not be given any."""
+    standardise = False
+    """Standardise advantages over the minibatches of all processes."""
 
     def reset(self) -> None:
         super().reset()
         self._constants = [k for k in self.obs_shape if k in EPISODE_CONSTANTS and (self.wanted is None or k in self.wanted)]
-        self.observations = {
+        self.observations: dict[str, Any] = {
             key: th.zeros((self.buffer_size, self.n_envs, *shape), dtype=_TYPES[self._kind(key)], device=self.device)
             for key, shape in self.obs_shape.items()
             if key not in EPISODE_CONSTANTS
@@ -97,7 +100,7 @@ class _EpisodeConstants(DictRolloutBuffer):
             slots = th.as_tensor(rows, device=self.device)
             constants = {key: values[slots] for key, values in self._on_device.items()}
         samples.observations.update(constants)
-        return samples
+        return samples._replace(advantages=standardised(samples.advantages)) if self.standardise else samples
 
     @property
     def nbytes(self) -> int:

@@ -70,7 +70,7 @@ def load_policy(
     name = read_recipe(path)["algorithm"]
     if name not in ALGORITHMS:
         raise ValueError(f"{path}: {nearest('algorithm', name[:60], ALGORITHMS)}")
-    small = {"n_steps": 2, "batch_size": 2}  # no room for rollouts
+    small: dict[str, Any] = {"n_steps": 2, "batch_size": 2}  # no room for rollouts
     return ALGORITHMS[name].load(path, env, policy=policy, **small)
 
 

@@ -46,7 +46,7 @@ class _CarriesExtractor:
     def needs(self) -> frozenset[str] | None:
         """The observations that the extractor looks at, None for all."""
         extractor = self.features_extractor  # type: ignore[attr-defined]
-        return extractor.needs if isinstance(extractor, CellExtractor) else None
+        return frozenset(extractor.needs) if isinstance(extractor, CellExtractor) else None
 
     def looked_at(self, obs: PyTorchObs) -> PyTorchObs:
         """Observations (B, ...) without those that the extractor does not need: pictures would be made floats for nobody."""

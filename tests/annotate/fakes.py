@@ -31,6 +31,12 @@ class FakePredictor:
         y, x = np.unravel_index(int(mask.argmax()), mask.shape)
         contrast = float(grey.std() / 128)
         made = Annotation.of(
-            "0", name, mask, [((x, y), 1)], 0.5 + contrast / 2, {"contrast": contrast, "area": float(mask.mean())}, self.fingerprint
+            "0",
+            name,
+            mask,
+            [((x, y), 1)],
+            0.5 + contrast / 2,
+            {"contrast": contrast, "area": float(mask.mean())},
+            self.fingerprint,
         )
         return made if self.calibration is None else self.calibration.judge(made)

@@ -186,7 +186,8 @@ def _candidates(
     segmenter: PromptableSegmenter, features: dict[str, th.Tensor], clicks: list[list[Click]], sizes: NDArray[np.int64]
 ) -> list[list[Found]]:
     """The segmenter's candidates for first clicks but the one that it prefers."""
-    places, labels = ([[click[k] for click in made] for made in clicks] for k in (0, 1))
+    places = [[place for place, _ in made] for made in clicks]
+    labels = [[label for _, label in made] for made in clicks]
     answer = segmenter.decode(features, Prompts.of(places, labels, [(int(h), int(w)) for h, w in sizes]))
     out: list[list[Found]] = []
     for logits, ious, (height, width) in zip(answer.logits, answer.iou, sizes, strict=True):
