@@ -38,10 +38,9 @@ def _zoo(argv: list[str]) -> None:
         from alignsam_sb3 import zoo
     except ImportError as error:
         raise ImportError(f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'") from error
-    from alignsam_sb3.files import hyperparams_folder
 
     sys.argv = ["alignsam", *argv]
-    zoo.main("train", hyperparams_folder())
+    zoo.main("train")
 
 
 def _evaluate(argv: list[str]) -> None:

@@ -114,7 +114,7 @@ def share(
     prompts: Mapping[str, str] | None = None,
     place: str = "auto",
 ) -> Shared:
-    """Open the banks, which describe an image when it is first drawn, and leave out the images that are known to be unreadable.
+    """Open the banks, which describe an image when it is first drawn, and leave out what is known to be unreadable.
 
     :param clip: the language prior, if there is to be one
     :param prompts: what to ask the prior for a category, where its name does not say it
@@ -135,7 +135,8 @@ def share(
     kept = tuple(images[usable[images]] for images in dataset.images_by_category)
     for name, images, before in zip(dataset.categories, kept, dataset.images_by_category, strict=True):
         if len(before) and not len(images):
-            raise UnreadableImageError(f"category {name!r}: none of its images can be read; see {bank.folder / 'skipped.json'}")
+            said = bank.folder / "skipped.json"
+            raise UnreadableImageError(f"category {name!r}: none of its images can be read; {said} says why")
     return Shared(dataset, segmenter, bank, kept, language, texts, place)
 
 

@@ -18,10 +18,7 @@ from fakes import FakePredictor
 
 from alignsam_sb3.annotate import annotate_folder
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SERVER = """
     import sys
     from pathlib import Path

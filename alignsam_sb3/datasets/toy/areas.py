@@ -31,7 +31,7 @@ def known_categories(task: str, split: str, count: int, seed: int, size: int, mi
     table = _tables().get(f"{task}-{split}")
     if table is None:
         return None
-    scenes, categories, areas = table.astype(np.int64)
+    scenes, areas = table[0].astype(np.int64), table[2].astype(np.int64)
     if count > int(scenes[-1]) + 1:
         return None
     shown: list[set[int]] = [set() for _ in range(count)]

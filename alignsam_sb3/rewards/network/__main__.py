@@ -155,7 +155,7 @@ def _found(folders: list[Path], dataset: SegmentationDataset, key: str) -> Corpu
         if found is None:
             raise FileNotFoundError(
                 f"no masks found by a policy on {dataset.fingerprint} in {folder}: collect them with "
-                "`python scripts/collect_masks.py --policy X.zip --out DIR`"
+                "`python scripts/studies/collect_masks.py --policy X.zip --out DIR`"
             )
         joined = found if joined is None else joined.join(found)
     return joined

@@ -1,7 +1,7 @@
 """Measure how well a segmenter follows clicks: mean IoU after 1..N oracle clicks on single objects.
 
-python scripts/measure_segmenter.py --segmenter tiny --scenes 500
-python scripts/measure_segmenter.py --segmenter tiny --dataset coco:/data/coco --split eval
+python scripts/studies/measure_segmenter.py --segmenter tiny --scenes 500
+python scripts/studies/measure_segmenter.py --segmenter tiny --dataset coco:/data/coco --split eval
 """
 
 import argparse

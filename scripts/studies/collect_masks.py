@@ -1,6 +1,7 @@
-"""Collect the masks that a policy finds on its training images, for the reward network to learn from.
+r"""Collect the masks that a policy finds on its training images, for the reward network to learn from.
 
-python scripts/collect_masks.py --policy runs/agent/SamSeg-v0.zip --env SamSegImplicit-v0 --episodes 600 --out runs/found
+python scripts/studies/collect_masks.py --policy runs/agent/SamSeg-v0.zip --env SamSegImplicit-v0 --episodes 600 \
+    --out runs/found
 python -m alignsam_sb3.rewards.network fit --dataset toy:saliency --init runs/reward --adversarial runs/found --out runs/again
 
 A policy that is trained on a reward network looks for masks that the network overrates. Fitted again with these, their true
