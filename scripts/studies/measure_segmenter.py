@@ -14,6 +14,7 @@ from tqdm import tqdm
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
 from alignsam_sb3.session import ClickSessions
 
@@ -70,8 +71,9 @@ def main() -> None:
     parser.add_argument("--split", default="eval")
     parser.add_argument("--scenes", type=int, default=500, help="number of toy scenes")
     parser.add_argument("--clicks", type=int, default=5)
+    add_dataset_kwargs(parser)
     args = parser.parse_args()
-    options = {"n_images": args.scenes} if args.dataset.startswith("toy:") else {}
+    options = ({"n_images": args.scenes} if args.dataset.startswith("toy:") else {}) | args.dataset_kwargs
     dataset = load_dataset(args.dataset, args.split, **options)
     print(json.dumps({"dataset": dataset.fingerprint, **measure(load_segmenter(args.segmenter), dataset, args.clicks)}))
 
