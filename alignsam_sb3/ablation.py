@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from safetensors import safe_open
@@ -21,12 +20,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
-from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
-from alignsam_sb3.evaluation import Player, Row, agent_player, evaluate, oracle_player, random_player
+from alignsam_sb3.evaluation import CHUNK, Player, Row, agent_player, evaluate, oracle_player, random_player
 from alignsam_sb3.files import removed_on_error, write_json
-from alignsam_sb3.policies import SamMaskablePPO, share_srm
+from alignsam_sb3.policies import SamMaskablePPO, attach_recalibration
 from alignsam_sb3.recalibration import Recalibration
+from alignsam_sb3.task import Task
 
 TASKS: dict[str, dict[str, Any]] = {
     "semantic": {"branch": "explicit", "metrics": ("iou",), "env": {"dataset_kwargs": {"min_area": 0.02}}},
@@ -136,7 +135,7 @@ class Clock(BaseCallback):
 def _model(task: str, variant: str, budget: Budget, seed: int) -> SamMaskablePPO:
     th.set_num_threads(1)
     kwargs = env_kwargs(task, variant, budget, "train")
-    venv = make_vec_env("SamSeg-v0", budget.n_envs, seed, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
+    venv = make_vec_env("SamSeg-v0", budget.n_envs, seed, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)  # type: ignore[arg-type]
     policy = f"{branch(task, variant).capitalize()}MaskablePolicy"
     fitted = {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.9, "learning_rate": 3e-4, "ent_coef": 0.005}
     return SamMaskablePPO(policy, venv, seed=seed, device="cpu", **fitted)  # type: ignore[arg-type]
@@ -195,14 +194,9 @@ def judge(
     seed: int,
 ) -> dict[str, dict[str, list[float]]]:
     """Means of all metrics after each click, for each player; maps are drawn by the model's module."""
-
-    def make() -> SamSegEnv:
-        env = gym.make("SamSeg-v0", **kwargs).unwrapped
-        assert isinstance(env, SamSegEnv)
-        share_srm(model, env)
-        return env
-
-    rows, *_ = evaluate(players, make, episodes, seed)
+    venv = SamSegVecEnv.of(Task.from_kwargs(**kwargs), min(CHUNK, episodes))
+    attach_recalibration(model, venv)
+    rows, _ = evaluate(players, venv.batch, episodes, seed)
     return {name: _numbers(row) for name, row in rows.items()}
 
 

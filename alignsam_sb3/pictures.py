@@ -10,19 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alignsam_sb3.clickers import Click
-from alignsam_sb3.segmenters.base import frame_size
 
 Picture = NDArray[np.uint8]
 GREEN, RED, BLUE = (40, 200, 60), (230, 50, 50), (60, 120, 255)
 PALETTE = (BLUE, (255, 140, 0), GREEN, (220, 60, 160), (0, 180, 180), RED, (150, 90, 220), (230, 200, 30))
-
-
-def in_frame(image: Picture, side: int) -> Picture:
-    """The image in the segmenter's frame: long side ``side``, padded right and below with black to (side, side, 3)."""
-    height, width = frame_size((image.shape[0], image.shape[1]), side)
-    canvas = np.zeros((side, side, 3), np.uint8)
-    canvas[:height, :width] = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    return canvas
 
 
 def overlay(image: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int] = BLUE) -> Picture:
@@ -64,10 +55,20 @@ def enlarge(image: Picture, side: int = 256) -> tuple[Picture, float]:
 def triptych(
     image: Picture, truth: NDArray[np.bool_], predicted: NDArray[np.bool_], clicks: Sequence[Click], side: int = 256
 ) -> Picture:
-    """Photo | truth | prediction with clicks, next to each other."""
-    return np.concatenate(
-        [panel(image, None, (), side), panel(image, truth, (), side, GREEN), panel(image, predicted, clicks, side)], 1
-    )
+    """Photo | truth | prediction with clicks, next to each other, each in a square: (side, 3 x side, 3) for any image."""
+    panels = [(None, (), GREEN), (truth, (), GREEN), (predicted, clicks, BLUE)]
+    return np.concatenate([letterbox(panel(image, m, made, side, colour), side) for m, made, colour in panels], axis=1)
+
+
+def letterbox(picture: Picture, side: int) -> Picture:
+    """A picture scaled to fit into the middle of a black square."""
+    factor = side / max(picture.shape[:2])
+    height, width = (max(round(extent * factor), 1) for extent in picture.shape[:2])
+    canvas = np.zeros((side, side, 3), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    canvas[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=how)
+    return canvas
 
 
 def panel(

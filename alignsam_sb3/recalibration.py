@@ -7,10 +7,8 @@ A small network over frozen embeddings, taught by the masks of the training imag
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -91,21 +89,20 @@ class Recalibration(nn.Module):
         logits: th.Tensor = self.last(x + common[..., None, None])
         return logits
 
-    def tensors(self, observations: Mapping[str, NDArray[np.generic]]) -> dict[str, th.Tensor]:
-        """A copy, on the CPU, of what the module needs of observations as environments hold them: categories are numbers."""
-        tensors = {key: th.tensor(np.asarray(observations[key])) for key in self.needs}
+    def inputs(self, observations: Mapping[str, Any]) -> dict[str, th.Tensor]:
+        """What the module needs of observations as environments hold them, whose categories are numbers; on its device."""
+        tensors = {key: th.as_tensor(observations[key]).to(self.common.weight.device) for key in self.needs}
         if "target_category" in tensors:
-            count = observations["similarity_maps"].shape[1]
+            count = tensors["similarity_maps"].shape[1]
             tensors["target_category"] = F.one_hot(tensors["target_category"].long().reshape(-1), count).float()
         return tensors
 
     @th.no_grad()
-    def foreground(self, observations: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """The map (B, h, w) in [0, 1] of a batch of observations."""
+    def foreground(self, observations: Mapping[str, Any]) -> th.Tensor:
+        """The map (B, h, w) in [0, 1] of a batch of observations, on their device."""
         learning = self.training
         self.eval()
-        inputs = {key: x.to(self.common.weight.device) for key, x in self.tensors(observations).items()}
-        out: NDArray[np.float32] = self(inputs)[:, 0].sigmoid().cpu().numpy()
+        out: th.Tensor = self(self.inputs(observations))[:, 0].sigmoid().to(th.as_tensor(observations[SEEN[0]]).device)
         self.train(learning)
         return out
 

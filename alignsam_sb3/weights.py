@@ -1,16 +1,20 @@
 """Weights: embedded ones written small beside their architecture, any others loaded strictly."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch as th
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from alignsam_sb3.files import removed_on_error
+from alignsam_sb3.torch_archives import Inert, is_torch_archive, read_torch_archive
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "weights")
 
 
 def save_embedded(state: Mapping[str, th.Tensor], config: Mapping[str, Any], path: Path, notes: Mapping[str, str]) -> None:
@@ -32,6 +36,53 @@ def read_embedded(path: Path) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
     return config, {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
 
 
+def read_weights(path: Path, landmark: str) -> dict[str, Any]:
+    """The state dict in a checkpoint, whatever training loop wrote it; nothing in the file is run.
+
+    Read are safetensors, ``torch.save`` of a state dict, and TorchScript, as OpenAI published CLIP. What
+    training loops put around is taken off: ``{"model": ...}``, ``{"state_dict": ...}`` and the like, and what stands before
+    the names (``module.``, ``model.``, ``_orig_mod.``, ``sam.``).
+
+    :param landmark: a name that the bare state dict of any such model has
+    :raises ValueError: it cannot be read, or holds no state dict
+    """
+    found = _read(path)
+    while isinstance(found, Mapping) and not any(_ends_with(key, landmark) for key in found):
+        inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping | Inert)]
+        if not inner:
+            break
+        found = inner[0]
+    if isinstance(found, Inert):
+        raise ValueError(
+            f"{path} holds no state dict but a whole object ({found.kind}), which would have to be run: where it was made, "
+            "write torch.save(model.state_dict(), PATH)"
+        )
+    if not isinstance(found, Mapping) or not any(isinstance(value, th.Tensor) for value in found.values()):
+        raise ValueError(f"{path} holds no state dict: expected what torch.save(model.state_dict(), PATH) writes")
+    prefixes = {str(key).removesuffix(landmark) for key in found if _ends_with(key, landmark)}
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise ValueError(
+            f"{path} holds {len(prefixes)} models, under {', '.join(map(repr, sorted(prefixes)))}: save the one that is meant "
+            "on its own, with torch.save(model.state_dict(), PATH)"
+        )
+    prefix = "" if "" in prefixes or not prefixes else prefixes.pop()
+    return {str(key).removeprefix(prefix): value for key, value in found.items() if str(key).startswith(prefix)}
+
+
+def _read(path: Path) -> object:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with path.open("rb") as file:
+            return read_torch_archive(file) if is_torch_archive(file) else th.load(file, "cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise whatever they meet
+        raise ValueError(f"{path} is no readable checkpoint ({type(error).__name__}: {error}): download it again") from error
+
+
+def _ends_with(key: object, landmark: str) -> bool:
+    return re.search(rf"(^|\.){re.escape(landmark)}$", str(key)) is not None
+
+
 def load_strictly(model: nn.Module, weights: Mapping[str, Any], path: Path, name: str, kind: str) -> None:
     """Load a state dict that must hold all of a model's weights and no others.
 
@@ -41,6 +92,11 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Any], path: Path, name
     expected = model.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     other = sorted(k for k in expected.keys() & weights.keys() if expected[k].shape != getattr(weights[k], "shape", None))
+    if missing and weights and not extra and not other:
+        raise ValueError(
+            f"{path} holds {len(weights)} of the {len(expected)} weights of {name!r}: {len(missing)} weights missing "
+            f"(first {missing[:1]}): add them from the checkpoint that was fine-tuned, and save all with torch.save"
+        )
     if missing or extra or other:
         raise ValueError(
             f"{path} is a checkpoint of another architecture than {name!r}: {len(missing)} weights missing "

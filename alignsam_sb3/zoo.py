@@ -3,7 +3,8 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,22 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from alignsam_sb3.callbacks import EpisodeFilmCallback, MlflowCallback, SegmentationCallback, SegmentationEvalCallback
+from alignsam_sb3.callbacks import (
+    CheckpointAfterUpdate,
+    EpisodeFilmCallback,
+    MlflowCallback,
+    RecalibrationCallback,
+    SegmentationCallback,
+    SegmentationEvalCallback,
+    WarmStartCallback,
+)
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
-from alignsam_sb3.envs.labels import held_out
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
-from alignsam_sb3.policies import SamMaskablePPO, SamPPO, read_recipe, share_srm
+from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, distributed, read_recipe
+from alignsam_sb3.task import Task, merge_options
+from alignsam_sb3.zoo_guard import guard, literal, trusting
 
 FILMS_PER_RUN = 4
 OUR_OPTIONS = """Besides the zoo's options, which follow:
@@ -38,9 +49,14 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
   --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
+  --dataset-kwargs NAME=VALUE ..  options of the data set: folds=2 min_area=0.02
   --mlflow [URI]       log to MLflow as well
+  --trust              unpickle what would otherwise not be read (policies of other programs, statistics): it can run any code
+Values in --env-kwargs, --eval-env-kwargs and --hyperparams are plain: dataset:'toy:blur' max_steps:3 dataset_kwargs:"{...}"
 """
 WARM_START = "alignsam_sb3.callbacks.WarmStartCallback"
+PRETRAINING = (RecalibrationCallback, WarmStartCallback)
+"""What happens before the first rollout, in this order whatever the file's: an agent is warmed with a taught module."""
 OUR_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": SamPPO, "ppo_mask": SamMaskablePPO}
 
 
@@ -66,18 +82,8 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def merge_env_kwargs(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's arguments of the environment with the command line's; options of another kind of data set are left out."""
-    merged = {**file, **given}
-    kinds = {str(kwargs.get("dataset", "")).partition(":")[0] for kwargs in (file, merged)}
-    options = [kwargs.get("dataset_kwargs") or {} for kwargs in (file, given)]
-    if any(options):
-        merged["dataset_kwargs"] = {**options[0], **options[1]} if len(kinds) == 1 else dict(options[1])
-    return merged
-
-
 def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (the zoo's: a name, a dict, a list of them)
-    """The file's callbacks with so many steps of imitation, after all others, or without it."""
+    """The file's callbacks with so many steps of imitation, or without it."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
     others = [entry for entry in listed if WARM_START not in ([entry] if isinstance(entry, str) else entry)]
     return [*others, {WARM_START: {"steps": steps}}] if steps else others
@@ -91,12 +97,32 @@ class FairTrialEvalCallback(TrialEvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        share_srm(self.model, self.eval_env)
+        attach_recalibration(self.model, self.eval_env)
 
     def _on_step(self) -> bool:
         if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
             self.eval_env.seed(0)
         return super()._on_step()
+
+
+@dataclass(frozen=True)
+class OurOptions:
+    """What our command line adds to the zoo's.
+
+    :param mlflow: tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables
+    :param warm_start: steps of imitation before PPO, None for what the file says
+    :param debug_maps: show belief and similarity maps in the films
+    :param trust: unpickle what is not written in plain values
+    """
+
+    mlflow: str | None = None
+    warm_start: int | None = None
+    debug_maps: bool = False
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.warm_start is not None and self.warm_start < 0:
+            raise SystemExit(f"--warm-start takes a number of steps, 0 for none, got {self.warm_start}")
 
 
 class SamExperimentManager(ExperimentManager):
@@ -108,14 +134,9 @@ class SamExperimentManager(ExperimentManager):
     """
 
     default_vec_env_cls = SamSegVecEnv
-    mlflow: str | None = None
-    """Tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables."""
-    warm_start: int | None = None
-    """Steps of imitation before PPO, None for what the file says."""
-    debug_maps = False
-    """Show belief and similarity maps in the films."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
+    def __init__(self, *args: Any, ours: "OurOptions", **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
+        self.ours = ours
         super().__init__(*args, **kwargs)
         if not self._places_clicks:
             refines = self.env_name.gym_id == "MaskRefine-v0"
@@ -130,36 +151,56 @@ class SamExperimentManager(ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
-        merged = merge_env_kwargs({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
-        if self.warm_start and not self._places_clicks:
+        merged = merge_options({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
+        if self.ours.warm_start and not self._places_clicks:
             raise ValueError(f"--warm-start imitates clicks, and {self.env_name.gym_id} makes none: leave it out")
-        if self.warm_start is not None:
-            hyperparams["callback"] = saved["callback"] = with_warm_start(hyperparams.get("callback"), self.warm_start)
+        if self.ours.warm_start is not None:
+            hyperparams["callback"] = saved["callback"] = with_warm_start(hyperparams.get("callback"), self.ours.warm_start)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = self.env_kwargs = merged
-        self.eval_env_kwargs = {**held_out(merged), **(self._eval_env_kwargs_args or {})}
+        self.eval_env_kwargs = {**self._for_evaluation(merged), **(self._eval_env_kwargs_args or {})}
         return hyperparams, saved
 
+    def _for_evaluation(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not self._places_clicks:
+            return {**kwargs, "split": "eval"}
+        given = {**(gym.spec(self.env_name.gym_id).kwargs or {}), **kwargs}
+        evaluated = Task.from_kwargs(**given).for_evaluation()
+        return {**kwargs, "split": "eval", "labels": evaluated.labels, "box": evaluated.box}
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        algorithm, ours = ALGOS[self.algo], self.algo in OUR_ALGORITHMS
+        more = trusting(algorithm, self.trained_agent, ours, self.ours.trust)
+        return super()._load_pretrained_agent({**hyperparams, **more}, env)
+
     def create_log_folder(self) -> None:
-        if not self.optimize_hyperparameters:  # an empty run folder would be taken for the latest run
+        if (
+            not self.optimize_hyperparameters and not distributed.rank()
+        ):  # an empty run folder would be taken for the latest run
             super().create_log_folder()  # type: ignore[no-untyped-call]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
-        return super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters)
+        venv = super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters or bool(distributed.rank()))
+        if self._places_clicks and not eval_env:
+            venv.get_attr("shared")[0].fill()  # a training asks for every image: better now than one by one
+        return venv
 
     def create_callbacks(self) -> None:
+        if distributed.rank():
+            self.save_freq = self.eval_freq = -1  # the first process saves and evaluates
         super().create_callbacks()  # type: ignore[no-untyped-call]
-        if not self.optimize_hyperparameters:
+        self.callbacks.sort(key=lambda callback: PRETRAINING.index(type(callback)) if type(callback) in PRETRAINING else -1)
+        if not self.optimize_hyperparameters and not distributed.rank():
             self.callbacks += self._our_callbacks()
 
     def _our_callbacks(self) -> list[BaseCallback]:
         ours: list[BaseCallback] = [SegmentationCallback()]
         ours += self._films() if self._places_clicks else []
-        return ours if self.mlflow is None else [*ours, MlflowCallback(self.mlflow or None)]
+        return ours if self.ours.mlflow is None else [*ours, MlflowCallback(self.ours.mlflow or None)]
 
     def _films(self) -> list[BaseCallback]:
         try:
             folder, freq = f"{self.save_path}/films", self.n_timesteps // FILMS_PER_RUN
-            return [EpisodeFilmCallback(folder, self._film_env(), freq, maps=self.debug_maps)]
+            return [EpisodeFilmCallback(folder, self._film_env(), freq, maps=self.ours.debug_maps)]
         except FileNotFoundError as error:
             print(f"No films: there is no evaluation split ({error})")
             return []
@@ -178,59 +219,72 @@ class SamExperimentManager(ExperimentManager):
         return filmed
 
     def learn(self, model: BaseAlgorithm) -> None:
+        """Learn, or go on learning: the count and the schedules continue, and other episodes are drawn."""
+        steps = self.n_timesteps // distributed.world()
         if self.continue_training:
-            left = self.n_timesteps - model.num_timesteps
-            if left <= 0:
+            steps -= model.num_timesteps
+            if steps <= 0:
                 raise ValueError(
                     f"{self.trained_agent} has already seen {model.num_timesteps} steps of {self.n_timesteps}: "
                     "ask for more in all with -n"
                 )
-            self._go_on(model, left)
-        else:
-            super().learn(model)
-
-    def _go_on(self, model: BaseAlgorithm, left: int) -> None:
-        """Learn the rest of ``n_timesteps``: the count and the schedules continue, and other episodes are drawn."""
-        print(f"Going on from step {model.num_timesteps} to {self.n_timesteps}")
-        env = model.get_env()
-        assert env is not None
-        env.seed(self.seed + model.num_timesteps)
-        model._last_obs = None
-        learn = model.learn
-        model.learn = lambda n, **kwargs: learn(left, reset_num_timesteps=False, **kwargs)  # type: ignore[method-assign]
+            print(f"Going on from step {model.num_timesteps} to {self.n_timesteps}")
+            assert model.env is not None
+            model.env.seed(self.seed + model.num_timesteps + distributed.offset_of(model.n_envs))
+            model._last_obs = None
+        interval = {"log_interval": self.log_interval if self.log_interval > -1 else None} if self.log_interval != -1 else {}
         try:
-            super().learn(model)
+            model.learn(steps, self.callbacks, reset_num_timesteps=not self.continue_training, **interval)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            saved = f"{self.save_path}/{self.env_name}.zip"
+            print(f"Interrupted at step {model.num_timesteps}, the policy is saved. Go on with: -i {saved}")
         finally:
-            del model.learn
+            if self.callbacks:
+                self.callbacks[0].on_training_end()  # cleans the progress bar
+            if model.env is not None:
+                model.env.close()
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        if not distributed.rank():
+            super().save_trained_model(model)
 
 
-def install() -> None:
-    """Register our algorithms, samplers, manager and evaluation callback with the zoo of this process."""
+def install(ours: OurOptions) -> None:
+    """Register our algorithms, samplers, manager and callbacks with the zoo of this process."""
     ALGOS.update(OUR_ALGORITHMS)
     for name in OUR_ALGORITHMS:
         HYPERPARAMS_SAMPLER[name] = sample_hyperparams
         HYPERPARAMS_CONVERTER[name] = convert_hyperparams  # type: ignore[assignment]
     rl_zoo3.exp_manager.EvalCallback = SegmentationEvalCallback  # type: ignore[attr-defined]
     rl_zoo3.exp_manager.TrialEvalCallback = FairTrialEvalCallback  # type: ignore[attr-defined]
-    for module in (rl_zoo3.train, rl_zoo3.enjoy):
-        module.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.CheckpointCallback = CheckpointAfterUpdate  # type: ignore[attr-defined]
+    rl_zoo3.train.ExperimentManager = partial(SamExperimentManager, ours=ours)  # type: ignore[attr-defined, assignment]
+    rl_zoo3.enjoy.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined, assignment]
 
 
-def main(script: str, hyperparams: Path) -> None:
-    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults.
+def hyperparams_folder() -> Path:
+    """Where the hyperparameter files ``<algo>.yml`` are: in the package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "hyperparams"
+    return installed if installed.is_dir() else package.parent / "hyperparams"
 
-    :param hyperparams: folder of the hyperparameter files, ``<algo>.yml``
-    """
-    install()
+
+def main(script: str) -> None:
+    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults."""
     if {"-h", "--help"} & set(sys.argv):
         print(OUR_OPTIONS)
-    sys.argv = [sys.argv[0], *_translate(script, sys.argv[1:], hyperparams)]
+    ours, argv = _translate(script, sys.argv[1:])
+    install(ours)
+    device = distributed.join()
+    sys.argv = [sys.argv[0], *argv, *(["--device", device] if device and "--device" not in argv else [])]
+    if not ours.trust:
+        guard()
     if script == "enjoy":
-        share_when_played()
+        attach_when_played(ours.trust)
     getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
 
 
-def share_when_played() -> None:
+def attach_when_played(trust: bool) -> None:
     """The zoo's enjoy loads a policy without the environments that it made: these get the policy's recalibration module."""
     made: list[VecEnv] = []
 
@@ -239,9 +293,10 @@ def share_when_played() -> None:
         return made[0]
 
     def loader(algorithm: type[BaseAlgorithm]) -> SimpleNamespace:
-        def load(*args: Any, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
-            model = algorithm.load(*args, **kwargs)
-            share_srm(model, made[0])
+        def load(path: str, **kwargs: Any) -> BaseAlgorithm:  # noqa: ANN401
+            ours = algorithm in OUR_ALGORITHMS.values()
+            model = algorithm.load(path, **kwargs, **trusting(algorithm, path, ours, trust))
+            attach_recalibration(model, made[0])
             return model
 
         return SimpleNamespace(load=load)
@@ -251,8 +306,8 @@ def share_when_played() -> None:
     rl_zoo3.enjoy.ALGOS = loaders  # type: ignore[attr-defined, assignment]
 
 
-def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
-    """Turn our options into ``--env-kwargs``; name our hyperparameters."""
+def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
+    """Our own options, and the zoo's with ours turned into ``--env-kwargs`` and our hyperparameters named."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--algo", default="ppo_mask")
     parser.add_argument("--env", default="SamSeg-v0")
@@ -265,26 +320,34 @@ def _translate(script: str, argv: list[str], hyperparams: Path) -> list[str]:
     parser.add_argument("--warm-start", type=int, default=None)
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
+    add_dataset_kwargs(parser)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
-    parser.add_argument("--env-kwargs", nargs="+", default=[])
+    parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--env-kwargs", nargs="+", default=[], type=literal)
+    parser.add_argument("--eval-env-kwargs", nargs="+", default=[], type=literal)
+    parser.add_argument("-params", "--hyperparams", nargs="+", default=[], type=literal)
     known, rest = parser.parse_known_args(argv)
-    SamExperimentManager.mlflow, SamExperimentManager.debug_maps = known.mlflow, known.debug_maps
-    SamExperimentManager.warm_start = known.warm_start
+    ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust)
     options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:
         kwargs.append(f"clip:{None if known.clip == 'none' else known.clip!r}")
-    if known.categories and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
-        raise SystemExit("--categories is short for dataset_kwargs:{'categories': [...]}: give one or the other")
-    if known.categories:
-        kwargs.append(f"dataset_kwargs:{ {'categories': known.categories}!r}")
+    data = {**known.dataset_kwargs, **({"categories": known.categories} if known.categories else {})}
+    if data and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
+        raise SystemExit("--categories and --dataset-kwargs are short for dataset_kwargs:{...}: give one or the other")
+    if data:
+        kwargs.append(f"dataset_kwargs:{data!r}")
     kwargs += known.env_kwargs
     if script == "enjoy":
         kwargs = ["split:'eval'", *kwargs]
         rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
     out = ["--algo", known.algo, "--env", known.env, *rest]
-    if kwargs:
-        out += ["--env-kwargs", *kwargs]
+    for option, values in (
+        ("--env-kwargs", kwargs),
+        ("--eval-env-kwargs", known.eval_env_kwargs),
+        ("--hyperparams", known.hyperparams),
+    ):
+        out += [option, *values] if values else []
     if script == "train":
-        out += ["--conf-file", known.conf_file or str(hyperparams / f"{known.algo}.yml")]
-    return out
+        out += ["--conf-file", known.conf_file or str(hyperparams_folder() / f"{known.algo}.yml")]
+    return ours, out

@@ -1,8 +1,16 @@
 """Gymnasium environments around frozen segmenters; importing this registers them."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register, registry
+
+if TYPE_CHECKING:
+    from alignsam_sb3.envs.mask_refine import MaskRefineEnv
+    from alignsam_sb3.envs.prompt_select import PromptSelectEnv
+    from alignsam_sb3.envs.sam_seg import SamSegEnv
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+    from alignsam_sb3.envs.vector import SamSegVectorEnv
 
 AS_PUBLISHED: dict[str, Any] = {"max_steps": 15, "patches": 10, "labels": "srm", "initial_pair": True, "reward": "paper"}
 TASKS: dict[str, dict[str, Any]] = {
@@ -22,12 +30,14 @@ The stock zoo makes evaluation environments without the file's ``env_kwargs``: w
 """
 
 CLICK_ENV = "alignsam_sb3.envs.sam_seg:SamSegEnv"
+CLICK_VECTOR = "alignsam_sb3.envs.vector:SamSegVectorEnv"
 
 for name, defaults in TASKS.items():
     if name not in registry:
         register(
             id=name,
             entry_point=CLICK_ENV,
+            vector_entry_point=CLICK_VECTOR,
             kwargs=defaults,
             disable_env_checker=True,  # the checker objects to observations that share arrays within an episode
         )
@@ -36,4 +46,19 @@ for name, where in (("PromptSelect-v0", "prompt_select:PromptSelectEnv"), ("Mask
     if name not in registry:
         register(id=name, entry_point=f"alignsam_sb3.envs.{where}")
 
-__all__ = ["CLICK_ENV", "TASKS"]
+_WHERE = {
+    "MaskRefineEnv": "mask_refine",
+    "PromptSelectEnv": "prompt_select",
+    "SamSegEnv": "sam_seg",
+    "SamSegVecEnv": "vec_env",
+    "SamSegVectorEnv": "vector",
+}
+
+__all__ = ["CLICK_ENV", "TASKS", "MaskRefineEnv", "PromptSelectEnv", "SamSegEnv", "SamSegVecEnv", "SamSegVectorEnv"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import an environment when it is asked for: registering them is light."""
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

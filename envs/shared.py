@@ -2,27 +2,36 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from alignsam_sb3.envs.scenes import Scenes, judging_side
+from alignsam_sb3.envs.spaces import picture_side
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError, load_dataset
-from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
+from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, load_dataset
+from alignsam_sb3.datasets.seen import Hashes, image_hash
+from alignsam_sb3.device_bank import DeviceBank
+from alignsam_sb3.features import FeatureBank, SegmenterSource, open_bank
+from alignsam_sb3.frame import CellGrid
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
+from alignsam_sb3.task import Task
+
+_SAMPLES = 64  # images kept as they were read
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shared:
     """A data set with the frozen models that answer prompts and texts on it, and what they say of its images.
 
-    :param bank: the segmenter's embeddings
+    :param bank: the segmenter's features
     :param images_by_category: the usable images of each category
     :param language: similarity maps and scores of the categories' texts, where there is a language prior
+    :param place: where the banks are kept, see :class:`~alignsam_sb3.task.Task`
     """
 
     dataset: SegmentationDataset
@@ -31,6 +40,83 @@ class Shared:
     images_by_category: tuple[NDArray[np.int64], ...]
     language: FeatureBank | None = None
     texts: tuple[str, ...] = ()
+    place: str = "auto"
+    unreadable: set[int] = field(default_factory=set)
+    _hashes: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frame, (_, *grid) = self.segmenter.frame, self.segmenter.embedding_shape
+        self.sample = lru_cache(maxsize=_SAMPLES)(self._read)
+        self.scenes = lru_cache(maxsize=4)(self._scenes)
+        self.device_bank = DeviceBank(
+            self.bank,
+            self.language,
+            frame,
+            (grid[0], grid[1]),
+            picture_side(self.segmenter),
+            lambda row: self.sample(row).image,
+            self.segmenter.device,
+            self.place,
+        )
+
+    def _scenes(self, patches: int) -> Scenes:
+        """Images and targets for a click grid of so many cells along each axis."""
+        side = judging_side(4 * self.segmenter.embedding_shape[1])
+        return Scenes(self.sample, CellGrid(self.segmenter.frame, patches), side)
+
+    @property
+    def drawn(self) -> Hashes:
+        """Hashes of the images that any episode has shown so far."""
+        return np.array(sorted(self._hashes.values()), np.uint64)
+
+    def _read(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        if index not in self._hashes:
+            self._hashes[index] = image_hash(sample.image)
+        return sample
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data set has ground truth."""
+        return bool(getattr(self.dataset, "labelled", True))
+
+    def fill(self) -> None:
+        """Describe all images now, with a progress bar, rather than each when it is first drawn.
+
+        :raises UnreadableImageError: images cannot be read, and are not to be skipped
+        """
+        for bank in (self.bank, self.language):
+            if bank is not None:
+                bank.ensure(range(len(bank)), progress=True)
+
+    def readable(self, category: int | None = None) -> bool:
+        """Whether any image (of a category) is left that was not found unreadable."""
+        images = self.images_by_category if category is None else [self.images_by_category[category]]
+        return any(int(i) not in self.unreadable for rows in images for i in rows)
+
+
+def open_shared(task: Task) -> Shared:
+    """Data set and models of a task, with their banks; equal spec strings give one object per process.
+
+    :raises TypeError: some of data set and models are given as spec strings and others as objects
+    """
+    if isinstance(task.dataset, str) and isinstance(task.segmenter, str) and not isinstance(task.clip, ClipSurgery):
+        options = json.dumps([dict(task.dataset_kwargs), dict(task.prompts)], sort_keys=True)
+        names = (task.dataset, task.split, options, task.segmenter, task.device, task.on_error, task.clip, task.bank)
+        return _open_by_name(*names)
+    if isinstance(task.dataset, str) or isinstance(task.segmenter, str):
+        raise TypeError("give both dataset and segmenter as spec strings (then clip, too), or both as objects")
+    clip = load_clip(task.clip, task.device) if isinstance(task.clip, str) else task.clip
+    return share(task.dataset, task.segmenter, task.on_error, clip, task.prompts, task.bank)
+
+
+@lru_cache(maxsize=8)
+def _open_by_name(
+    dataset: str, split: str, options: str, segmenter: str, device: str, on_error: str, clip: str | None, place: str
+) -> Shared:
+    kwargs, prompts = json.loads(options)
+    data, model = load_dataset(dataset, split, **kwargs), load_segmenter(segmenter, device)
+    return share(data, model, on_error, None if clip is None else load_clip(clip, device), prompts, place)
 
 
 def share(
@@ -39,15 +125,16 @@ def share(
     on_error: str = "raise",
     clip: ClipSurgery | None = None,
     prompts: Mapping[str, str] | None = None,
+    place: str = "auto",
 ) -> Shared:
-    """Build (or open) the banks and leave out the images that cannot be read.
+    """Open the banks, which describe an image when it is first drawn, and leave out what is known to be unreadable.
 
     :param clip: the language prior, if there is to be one
     :param prompts: what to ask the prior for a category, where its name does not say it
     :raises UnreadableImageError: a category has no readable image
     :raises ValueError: ``prompts`` names a category that the data set lacks
     """
-    bank = build_bank(dataset, SegmenterSource(segmenter), on_error=on_error)
+    bank = open_bank(dataset, SegmenterSource(segmenter), on_error=on_error)
     for name in prompts or {}:
         if name not in dataset.categories:
             raise ValueError(nearest("category in prompts", name, dataset.categories))
@@ -56,34 +143,18 @@ def share(
     if clip is not None:
         texts = tuple((prompts or {}).get(name, name) for name in dataset.categories)
         clip.check_words(texts)
-        language = build_bank(dataset, LanguagePrior(clip, texts), on_error=on_error)
+        language = open_bank(dataset, LanguagePrior(clip, texts), on_error=on_error)
         usable = usable & language.usable
     kept = tuple(images[usable[images]] for images in dataset.images_by_category)
     for name, images, before in zip(dataset.categories, kept, dataset.images_by_category, strict=True):
         if len(before) and not len(images):
-            raise UnreadableImageError(f"category {name!r}: none of its images can be read; see {bank.folder / 'bank.json'}")
-    return Shared(dataset, segmenter, bank, kept, language, texts)
+            said = bank.folder / "skipped.json"
+            raise UnreadableImageError(f"category {name!r}: none of its images can be read; {said} says why")
+    return Shared(dataset, segmenter, bank, kept, language, texts, place)
 
 
-def share_by_name(
-    dataset: str,
-    split: str,
-    dataset_kwargs: Mapping[str, Any] | None,
-    segmenter: str,
-    device: str,
-    on_error: str,
-    clip: str | None = None,
-    prompts: Mapping[str, str] | None = None,
-) -> Shared:
-    """The same for spec strings; equal arguments give one object per process."""
-    options = json.dumps([dict(dataset_kwargs or {}), dict(prompts or {})], sort_keys=True)
-    return _share_by_name(dataset, split, options, segmenter, device, on_error, clip)
-
-
-@lru_cache(maxsize=8)
-def _share_by_name(
-    dataset: str, split: str, options: str, segmenter: str, device: str, on_error: str, clip: str | None
-) -> Shared:
-    kwargs, prompts = json.loads(options)
-    data, model = load_dataset(dataset, split, **kwargs), load_segmenter(segmenter, device)
-    return share(data, model, on_error, None if clip is None else load_clip(clip, device), prompts)
+def described(shared: Shared, index: int, category: int) -> dict[str, Any]:
+    """How much the prior sees a category in an image at all, for ``info``."""
+    if shared.language is None:
+        return {}
+    return {"clip_score": float(shared.language.rows([index])["scores"][0, category])}

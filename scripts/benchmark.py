@@ -11,6 +11,7 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,12 @@ from torch import nn
 import alignsam_sb3  # noqa: F401 (registers the environment)
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.features import SegmenterSource, build_bank
+from alignsam_sb3.files import write_json
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 
 Clock = dict[str, float]
-WITHOUT = " without the "  # in a policy's name here, before what is left out of it
 
 
 class NaiveEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -44,10 +45,36 @@ class NaiveEnv(gym.Wrapper[Any, Any, Any, Any]):
         observation, info = self.env.reset(**kwargs)
         core = self.unwrapped
         assert isinstance(core, SamSegEnv)
-        assert core.episode is not None
-        core.episode.embedding = core.segmenter.encode([core.episode.sample.image])[0].cpu().numpy()  # type: ignore[attr-defined]
-        observation["sam_image_embeddings"] = core.episode.embedding
+        features = core.shared.segmenter.encode([core.batch.sample(0).image])
+        core.batch.sessions.features = features
+        observation["sam_image_embeddings"] = features["embeddings"][0].cpu().numpy()
         return observation, info
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    :param name: of the row
+    :param n_envs: environments
+    :param policy: of SamMaskablePPO
+    :param task: options of ``SamSeg-v0``
+    :param naive: one environment, no bank, and the stock buffer
+    :param rollouts: that are measured, after one that is not
+    :param steps: of each environment and rollout; by default 256 in all, at least 8
+    :param batch_size: of the update
+    :param one_stream: leave language's stream out
+    """
+
+    name: str
+    n_envs: int
+    policy: str
+    task: dict[str, Any]
+    naive: bool = False
+    rollouts: int = 6
+    steps: int | None = None
+    batch_size: int = 128
+    one_stream: bool = False
 
 
 def timed(clock: Clock, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,46 +110,74 @@ class OneStream(ExplicitExtractor):
         self.clip_stream = Nothing(self.sam_stream[0].out_channels, self.grid)  # type: ignore[assignment]
 
 
-def measure(job: tuple[int, bool, int, dict[str, Any], str]) -> dict[str, Any]:
-    """Train for a while with n environments; steps per second, shares of time, bytes per transition, peak memory."""
-    n_envs, naive, rollouts, options, described = job
-    policy, _, without = described.partition(WITHOUT)
-    kwargs = {"features_extractor_class": OneStream} if without else None
-    clip = "tiny" if policy.startswith("Explicit") else None
-    make = lambda: gym.make("SamSeg-v0", dataset_kwargs=options, clip=clip)  # noqa: E731
-    venv = DummyVecEnv([lambda: NaiveEnv(make())]) if naive else SamSegVecEnv([make] * n_envs)
-    steps = max(256 // n_envs, 8)
-    buffer = MaskableDictRolloutBuffer if naive else None
+def measure(case: Case) -> dict[str, Any]:
+    """Train for a while; steps per second, shares of time, bytes per transition, peak memory."""
+    make = lambda: gym.make("SamSeg-v0", **case.task)  # noqa: E731
+    venv = DummyVecEnv([lambda: NaiveEnv(make())]) if case.naive else SamSegVecEnv([make] * case.n_envs)
+    segmenter = venv.get_attr("shared")[0].segmenter
+    steps = case.steps or max(256 // case.n_envs, 8)
     model = SamMaskablePPO(
-        policy, venv, n_steps=steps, batch_size=128, n_epochs=4, seed=0, rollout_buffer_class=buffer, policy_kwargs=kwargs
+        case.policy,
+        venv,
+        n_steps=steps,
+        batch_size=case.batch_size,
+        n_epochs=4,
+        seed=0,
+        device=segmenter.device,
+        rollout_buffer_class=MaskableDictRolloutBuffer if case.naive else None,
+        policy_kwargs={"features_extractor_class": OneStream} if case.one_stream else None,
     )
-    model.learn(n_envs * steps)  # warm up
+    model.learn(case.n_envs * steps)  # warm up
     clock: Clock = defaultdict(float)
-    segmenter = venv.envs[0].unwrapped.segmenter  # type: ignore[attr-defined]
     original = segmenter.decode
     segmenter.decode = timed(clock, "decode", original)
     model.policy.forward = timed(clock, "policy", model.policy.forward)  # type: ignore[method-assign]
     model.train = timed(clock, "update", model.train)  # type: ignore[method-assign]
     model.collect_rollouts = timed(clock, "rollout", model.collect_rollouts)  # type: ignore[method-assign]
     began = time.perf_counter()
-    model.learn(n_envs * steps * rollouts)
+    taken = case.n_envs * steps * case.rollouts
+    model.learn(taken)
     seconds = time.perf_counter() - began
     segmenter.decode = original
-    taken = n_envs * steps * rollouts
     kept = model.rollout_buffer
     stored = kept.nbytes if hasattr(kept, "nbytes") else sum(v.nbytes for v in kept.observations.values())
     rest = seconds - clock["decode"] - clock["policy"] - clock["update"]
     return {
-        "n_envs": n_envs,
-        "naive": naive,
-        "policy": described,
+        "name": case.name,
+        "n_envs": case.n_envs,
+        "policy": case.policy,
         "update_ms_per_step": 1000 * clock["update"] / taken,
         "rollout_steps_per_second": taken / clock["rollout"],
         "training_steps_per_second": taken / seconds,
         "share": {k: v / seconds for k, v in {**{k: clock[k] for k in ("decode", "policy", "update")}, "rest": rest}.items()},
-        "bytes_per_transition": stored / (n_envs * steps),
+        "bytes_per_transition": stored / (case.n_envs * steps),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device_memory_mb": th.cuda.max_memory_allocated() / 2**20 if th.cuda.is_available() else 0.0,
     }
+
+
+def cases(device: str, quick: bool) -> list[Case]:
+    """What is measured on a device: the first case is what the others are compared with."""
+    implicit, explicit = "ImplicitMaskablePolicy", "ExplicitMaskablePolicy"
+    rollouts = 1 if quick else 6
+    told = {"dataset_kwargs": {"n_images": 16 if quick else 200}, "device": device}
+    blind = {**told, "clip": None}
+    full = {**told, "segmenter": "repvit:random", "patches": 32, "max_steps": 5, "dataset_kwargs": {"n_images": 16}}
+    small = [
+        Case("naive", 1, implicit, blind, naive=True, rollouts=rollouts),
+        *(Case(f"{n} environments", n, implicit, blind, rollouts=rollouts) for n in (1, 8, 32)),
+        Case("32 environments, explicit, language's stream left out", 32, explicit, told, one_stream=True, rollouts=rollouts),
+        Case("32 environments, explicit", 32, explicit, told, rollouts=rollouts),
+    ]
+    if quick:
+        return small
+    if device == "cpu":
+        return [*small, Case("RepViT-SAM, 8 environments, explicit", 8, explicit, full, rollouts=2, steps=16)]
+    big = [
+        Case(f"RepViT-SAM, {n} environments, explicit", n, explicit, full, rollouts=3, steps=16, batch_size=n * 4)
+        for n in (32, 128, 512)
+    ]
+    return [*small, *big]
 
 
 def measure_banks(options: dict[str, Any]) -> dict[str, float]:
@@ -142,14 +197,6 @@ def measure_banks(options: dict[str, Any]) -> dict[str, float]:
     return {"embeddings": len(dataset) / seconds[0], "with maps": len(dataset) / sum(seconds)}
 
 
-def _name(row: dict[str, Any]) -> str:
-    if row["naive"]:
-        return "naive"
-    policy, _, without = row["policy"].partition(WITHOUT)
-    explicit = ", explicit" if policy.startswith("Explicit") else ""
-    return f"{row['n_envs']} envs{explicit}" + (" without 2nd stream" if without else "")
-
-
 def plot(report: dict[str, Any], path: Path) -> None:
     """Steps per second, and where the time goes, for each number of environments."""
     import matplotlib
@@ -158,7 +205,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = report["rows"]
-    names = [_name(row) for row in rows]
+    names = [row["name"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     x = np.arange(len(rows))
     left.bar(x - 0.2, [r["rollout_steps_per_second"] for r in rows], 0.4, label="rollout")
@@ -180,36 +227,35 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmark"))
+    parser.add_argument("--device", default="cpu", help="cuda: also a full-size decoder with up to 512 environments")
     parser.add_argument("--quick", action="store_true", help="fewer steps and scenes: a check that it runs, no measurement")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    options, rollouts = {"n_images": 16 if args.quick else 200}, 1 if args.quick else 6
-    gym.make("SamSeg-v0", dataset_kwargs=options)  # builds the banks outside the measurement
     rows = []
-    implicit = "ImplicitMaskablePolicy"
-    explicits = [(32, False, f"ExplicitMaskablePolicy{what}") for what in (f"{WITHOUT}second stream", "")]
-    for n_envs, naive, policy in ((1, True, implicit), *((n, False, implicit) for n in (1, 8, 32)), *explicits):
+    for case in cases(args.device, args.quick):
+        gym.make("SamSeg-v0", **case.task)  # builds the banks outside the measurement
         with mp.get_context("spawn").Pool(1) as pool:  # a process each, so that peak memory is its own
-            rows.append(pool.map(measure, [(n_envs, naive, rollouts, options, policy)])[0])
+            rows.append(pool.map(measure, [case])[0])
         print(json.dumps(rows[-1]), flush=True)
     base = rows[0]
     for row in rows:
         row["rollout_ratio"] = row["rollout_steps_per_second"] / base["rollout_steps_per_second"]
         row["training_ratio"] = row["training_steps_per_second"] / base["training_steps_per_second"]
         row["bytes_ratio"] = row["bytes_per_transition"] / base["bytes_per_transition"]
-    report = {"rows": rows, "bank_images_per_second": measure_banks(options), "threads": th.get_num_threads()}
-    (args.out / "benchmark.json").write_text(json.dumps(report, indent=2))
+    banks = measure_banks({"n_images": 16 if args.quick else 200})
+    report = {"device": args.device, "rows": rows, "bank_images_per_second": banks, "threads": th.get_num_threads()}
+    write_json(args.out / "benchmark.json", report)
     plot(report, args.out / "benchmark.png")
-    print("| | rollout steps/s | training steps/s | x naive (rollout) | x naive (training) | bytes/transition | peak MB |")
-    print("|---|---|---|---|---|---|---|")
+    head = ("rollout steps/s", "training steps/s", "x naive (rollout)", "x naive (training)", "bytes/transition")
+    print("| | " + " | ".join((*head, "update ms", "peak MB")) + " |")
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(
-            f"| {_name(row)} | {row['rollout_steps_per_second']:.0f} | "
-            f"{row['training_steps_per_second']:.0f} | {row['rollout_ratio']:.1f} | {row['training_ratio']:.1f} | "
-            f"{row['bytes_per_transition']:.0f} | {row['peak_memory_mb']:.0f} |"
+            f"| {row['name']} | {row['rollout_steps_per_second']:.0f} | {row['training_steps_per_second']:.0f} "
+            f"| {row['rollout_ratio']:.1f} | {row['training_ratio']:.1f} | {row['bytes_per_transition']:.0f} "
+            f"| {row['update_ms_per_step']:.2f} | {row['peak_memory_mb']:.0f} |"
         )
-    print("bank: " + ", ".join(f"{speed:.0f} images/s ({what})" for what, speed in report["bank_images_per_second"].items()))
-    print("update: " + ", ".join(f"{row['update_ms_per_step']:.2f} ms/step ({_name(row)})" for row in rows[-3:]))
+    print("bank: " + ", ".join(f"{speed:.0f} images/s ({what})" for what, speed in banks.items()))
     print(f"Written to {args.out}")
 
 

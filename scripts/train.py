@@ -14,4 +14,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl as
 from alignsam_sb3.zoo import main  # noqa: E402
 
 if __name__ == "__main__":
-    main("train", ROOT / "hyperparams")
+    main("train")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -11,9 +12,13 @@ import torch as th
 from PIL import Image
 from pycocotools import mask as rle
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
+sys.path.insert(0, str(Path(__file__).parent))
+import hf_models
+
 import alignsam_sb3  # noqa: F401 (registers the environments)
 from alignsam_sb3.datasets import ToyScenes
-from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.segmenters import MaskPrediction, load_segmenter
 
 th.set_num_threads(1)
 TOY = {"n_images": 12}
@@ -34,6 +39,31 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def hf_folder(tmp_path_factory):
+    """Gives the folder of a tiny model of the transformers library, written once: ``hf_folder("sam2")``."""
+    pytest.importorskip("transformers")
+    root = tmp_path_factory.mktemp("hf")
+
+    def folder(kind):
+        path = root / kind
+        return path if path.is_dir() else hf_models.save(kind, path)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sam2_folder(hf_folder):
+    """``hf:{tiny_sam2_folder}``: a SAM 2 of random weights that sees 128 x 128 pixels; its grid is 8 x 8."""
+    return hf_folder("sam2")
+
+
+@pytest.fixture(scope="session")
+def tiny_sam3_tracker_folder(hf_folder):
+    """``hf:{tiny_sam3_tracker_folder}``: a SAM 3 tracker of random weights that sees 112 x 112 pixels; its grid is 8 x 8."""
+    return hf_folder("sam3_tracker")
+
+
+@pytest.fixture(scope="session")
 def make_env():
     """Makes SamSeg-v0 on twelve toy scenes."""
 
@@ -41,6 +71,19 @@ def make_env():
         return gym.make("SamSegImplicit-v0", **{"dataset_kwargs": TOY, "device": "cpu", "max_steps": 5, **kwargs})
 
     return make
+
+
+@pytest.fixture
+def answering(tiny, monkeypatch):
+    """Lets the tiny segmenter answer whatever it is asked with given logits (64, 64)."""
+
+    def answer(logits):
+        def decode(features, prompts, multimask_output=True):
+            return MaskPrediction(logits.expand(len(prompts), 1, *logits.shape), th.ones(len(prompts), 1))
+
+        monkeypatch.setattr(tiny, "decode", decode)
+
+    return answer
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.pictures import Picture, caption, save_picture
-from alignsam_sb3.policies import share_srm
+from alignsam_sb3.policies import attach_recalibration
 
 NOT_TEXT = ("stdout", "log", "json", "csv")  # outputs that cannot take a picture
 
@@ -84,7 +84,7 @@ class EpisodeFilmCallback(BaseCallback):
         self._next = 0
 
     def _init_callback(self) -> None:
-        share_srm(self.model, self.env)
+        attach_recalibration(self.model, self.env)
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self._next:

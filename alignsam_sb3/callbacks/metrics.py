@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import Logger
 
-from alignsam_sb3.policies import share_srm
+from alignsam_sb3.policies import attach_recalibration
 
 LOGGED = ("dice", "iou", "best_dice")
 
@@ -68,7 +68,7 @@ class SegmentationEvalCallback(EvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        share_srm(self.model, self.eval_env)
+        attach_recalibration(self.model, self.eval_env)
 
     def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
         super()._log_success_callback(locals_, globals_)

@@ -1,6 +1,7 @@
 """Teaching the recalibration module: before PPO, and beside it after every step."""
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,28 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm import tqdm
 
+from alignsam_sb3.features import EPISODE_CONSTANTS
 from alignsam_sb3.recalibration import Recalibration, dice_and_cross_entropy
 
 _REMEMBERED = 64  # vector steps
+
+
+class _Remembered:
+    """What the module needs of a vector step, in main memory; what a bank holds is gathered from it again."""
+
+    def __init__(self, srm: Recalibration, observations: Mapping[str, Any], truth: th.Tensor) -> None:
+        self.truth, self._bank = truth, getattr(observations, "bank", None)
+        self._rows = getattr(observations, "rows", None)
+        self._gathered = {} if self._bank is None else {k: EPISODE_CONSTANTS[k] for k in srm.needs if k in EPISODE_CONSTANTS}
+        kept = [key for key in srm.needs if key not in self._gathered]
+        self._kept = {key: th.as_tensor(observations[key]).cpu().clone() for key in kept}
+
+    def observations(self) -> dict[str, th.Tensor]:
+        """(N, ...) what the module needs."""
+        if self._bank is None:
+            return self._kept
+        found = self._bank.gather(self._rows, list(self._gathered.values()))
+        return self._kept | {key: found[name] for key, name in self._gathered.items()}
 
 
 class RecalibrationCallback(BaseCallback):
@@ -20,8 +40,8 @@ class RecalibrationCallback(BaseCallback):
     First the training environments are played, half of the steps at random and half by the oracle, so that the module sees
     beliefs of every quality. Then it learns on from what the policy does. Only training images are used, each time turned and
     mirrored anew. The steps before are not counted as steps of the training, and a resumed training does not repeat them. Put
-    it before ``WarmStartCallback``. The last 64 vector steps are remembered in main memory, 5 MB for each environment and step
-    with a full-size SAM.
+    it before ``WarmStartCallback``. The last 64 vector steps are remembered in main memory: of SamSegVecEnv the beliefs and
+    the rows of the bank, 0.3 MB for each environment and step with a full-size SAM.
 
     :param steps: environment steps before the first rollout, over all environments
     :param updates: of the module after each vector step, on one of the last 64 vector steps
@@ -41,7 +61,7 @@ class RecalibrationCallback(BaseCallback):
         super().__init__()
         self.steps, self.updates, self.beside = steps, updates, beside
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self._seen: deque[tuple[dict[str, th.Tensor], th.Tensor]] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[_Remembered] = deque(maxlen=_REMEMBERED)
         self._srm: Recalibration | None = None
 
     def _on_training_start(self) -> None:
@@ -52,7 +72,7 @@ class RecalibrationCallback(BaseCallback):
                 "RecalibrationCallback teaches the policy's recalibration module, and this policy has none: make the "
                 "environment with srm=True (or labels='srm') and take a policy of this package, or leave the callback out"
             )
-        if not (venv.get_attr("labelled")[0] and venv.get_attr("looks_at_truth")[0]):
+        if not (venv.get_attr("labelled")[0] and venv.get_attr("uses_ground_truth")[0]):
             print(
                 "The recalibration module stays as it is: it learns from ground truth, at which the reward does not look. "
                 "If it was never taught, do not let it label clicks: labels='agent'"
@@ -83,7 +103,7 @@ class RecalibrationCallback(BaseCallback):
             loss = self._learn(observations)
             cycle.step()
             bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
-            drawn = [self._rng.choice(np.flatnonzero(mask)) for mask in observations["action_mask"]]
+            drawn = [self._rng.choice(np.flatnonzero(mask)) for mask in venv.env_method("action_masks")]
             best = venv.env_method("oracle_action")
             observations, *_ = venv.step(np.where(self._rng.random(venv.num_envs) < 0.5, drawn, best))
         self.model._last_obs = venv.reset()
@@ -99,15 +119,16 @@ class RecalibrationCallback(BaseCallback):
         srm = self._srm
         assert srm is not None
         truth = th.as_tensor(np.stack(self.training_env.env_method("truth_on_grid")))
-        self._seen.append((srm.tensors(observations), truth))
+        self._seen.append(_Remembered(srm, observations, truth))
         srm.train()
         loss = th.zeros(())
         for k in range(self.updates):
             place = len(self._seen) - 1 if k == 0 else int(self._rng.integers(len(self._seen)))
-            remembered, answer = self._seen[place]
+            remembered = self._seen[place]
             view = int(self._rng.integers(4)), bool(self._rng.integers(2))
-            inputs = {key: turned(x.to(self.model.device), *view) for key, x in remembered.items()}
-            covered, known = turned(answer.to(self.model.device), *view).chunk(2, 1)
+            seen = remembered.observations()
+            inputs = {key: turned(x, *view) for key, x in srm.inputs(seen).items()}
+            covered, known = turned(remembered.truth.to(self.model.device), *view).chunk(2, 1)
             loss = dice_and_cross_entropy(srm(inputs), covered, known)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -35,7 +35,7 @@ class WarmStartCallback(BaseCallback):
             return
         assert isinstance(self.model, OnPolicyAlgorithm)
         policy, venv = self.model.policy, self.training_env
-        if not (venv.get_attr("labelled")[0] and venv.get_attr("looks_at_truth")[0]):
+        if not (venv.get_attr("labelled")[0] and venv.get_attr("uses_ground_truth")[0]):
             print("No warm start: the oracle that it imitates would look at ground truth, which the reward does not")
             return
         rng = np.random.default_rng(self.model.seed)
@@ -72,7 +72,7 @@ class WarmStartCallback(BaseCallback):
         policy: Any = self.model.policy
         seen, _ = policy.obs_to_tensor(observations)
         if isinstance(self.model, MaskablePPO):
-            distribution = policy.get_distribution(seen, action_masks=observations["action_mask"])
+            distribution = policy.get_distribution(seen, action_masks=seen["action_mask"])
         else:
             distribution = policy.get_distribution(seen)
         loss = -(th.as_tensor(liked, device=policy.device) * distribution.distribution.logits).sum(1).mean()

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset
 from alignsam_sb3.datasets.images import UnreadableImageError
 from alignsam_sb3.datasets.skipped import Skipped
-from alignsam_sb3.pictures import PALETTE, Picture, caption, in_frame, overlay, stack
+from alignsam_sb3.frame import Frame
+from alignsam_sb3.pictures import PALETTE, Picture, caption, overlay, stack
 
 READ = 300  # images that are read for sizes and areas, spread over the data set
 COLUMNS, ROWS, TILE = 5, 4, 224
@@ -135,4 +136,4 @@ def _tile(dataset: SegmentationDataset, sample: Sample) -> Picture:
     if grey:
         picture = overlay(picture, np.any(grey, axis=0) & ~sample.masks.any(0), (128, 128, 128))
     names = ", ".join(dataset.categories[c] for c in np.unique(sample.category_ids))
-    return caption(in_frame(picture, TILE), names)
+    return caption(Frame(TILE).picture(picture), names)

@@ -15,6 +15,7 @@ from alignsam_sb3.metrics.functional import (
     Mask,
     Probability,
     _counts,
+    adaptive,
     boundary_f,
     e_measure_curve,
     f_beta_curve,
@@ -127,11 +128,8 @@ class _Curves(_Sums):
         raise NotImplementedError
 
     def update(self, predicted: Probability, truth: Mask, valid: Mask | None = None) -> None:
-        curve = self._curve(predicted, truth, valid)
-        judged = predicted if valid is None else predicted[valid]
-        mean = float(judged.mean()) if judged.size else 0.0
-        self._add("curve", curve)
-        self._add("adaptive", curve[int(np.ceil(min(2 * mean, 1) * 255))])
+        self._add("curve", self._curve(predicted, truth, valid))
+        self._add("adaptive", float(self._curve(adaptive(predicted, truth, valid), truth, valid)[255]))
         self._add("images", 1)
 
     def compute(self) -> dict[str, th.Tensor]:

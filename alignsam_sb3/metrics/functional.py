@@ -1,17 +1,21 @@
 """Metrics of one mask against one truth, all in [0, 1] (papers print some as percent).
 
-Masks are bool (H, W); pixels where ``valid`` is False count neither way. The F- and E-measures also take probabilities (H, W):
-their curves have one value for each of 256 thresholds k / 255, from all of the image to what is certain.
+Masks are bool (H, W) or 0 and 1, arrays or tensors; pixels where ``valid`` is False count neither way. MAE and the F- and
+E-measures also take probabilities (H, W): curves have one value for each of 256 thresholds k / 255, from all of the image to
+what is certain.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-Probability = NDArray[np.floating] | Mask
+from alignsam_sb3.arrays import ArrayLike, as_array, as_mask
+
+Mask = ArrayLike
+Probability = ArrayLike
 Curve = NDArray[np.float64]
 BETA2 = 0.3
 _EPS = float(np.spacing(1))
@@ -19,12 +23,20 @@ _EPS = float(np.spacing(1))
 
 def _counts(predicted: Mask, truth: Mask, valid: Mask | None) -> tuple[int, int, int, int]:
     """True positives, false positives, false negatives and all counted pixels."""
-    if predicted.shape != truth.shape:
-        raise ValueError(f"predicted mask {predicted.shape} and truth {truth.shape} differ in size")
-    if valid is not None:
-        predicted, truth = predicted[valid], truth[valid]
-    hit = int(np.count_nonzero(predicted & truth))
-    return hit, int(np.count_nonzero(predicted)) - hit, int(np.count_nonzero(truth)) - hit, truth.size
+    said, there = _judged(as_mask(predicted), truth, valid)
+    hit = int(np.count_nonzero(said & there))
+    return hit, int(np.count_nonzero(said)) - hit, int(np.count_nonzero(there)) - hit, there.size
+
+
+def _judged(predicted: NDArray[Any], truth: Mask, valid: Mask | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The prediction and the truth where they are judged."""
+    there = as_mask(truth)
+    if predicted.shape != there.shape:
+        raise ValueError(f"prediction {predicted.shape} and truth {there.shape} differ in size")
+    if valid is None:
+        return predicted, there
+    where = as_mask(valid)
+    return predicted[where], there[where]
 
 
 def dice(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
@@ -51,36 +63,43 @@ def recall(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
     return tp / (tp + fn) if tp + fn else 1.0
 
 
-def mae(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
-    """Mean absolute error of the binary mask: the share of wrong pixels."""
-    _, fp, fn, size = _counts(predicted, truth, valid)
-    return (fp + fn) / max(size, 1)
+def mae(predicted: Probability, truth: Mask, valid: Mask | None = None) -> float:
+    """Mean absolute error of probabilities; of a mask it is the share of wrong pixels."""
+    said, there = _probabilities(predicted, truth, valid)
+    return float(np.abs(said - there).mean()) if said.size else 0.0
 
 
 def boundary_f(predicted: Mask, truth: Mask, valid: Mask | None = None, tolerance: float = 0.008) -> float:
-    """F-measure of outlines that may lie a little beside each other (DAVIS 2016, section 3: contour accuracy F).
+    """F-measure of outlines that may lie a little beside each other (contour accuracy F of DAVIS, as its code of 2017 counts).
 
     1 where neither mask has an outline, 0 where only one has.
 
     :param tolerance: how far, as a fraction of the image's diagonal, rounded up to whole pixels
     """
-    _counts(predicted, truth, valid)  # refuses masks of different sizes
-    reach = int(np.ceil(tolerance * np.hypot(*truth.shape)))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    lines = [_outline(m if valid is None else m & valid) for m in (predicted, truth)]
-    near = [cv2.dilate(line, disc).astype(bool) for line in lines]
-    ours, theirs = (line.astype(bool) for line in lines)
-    if not ours.any() or not theirs.any():
-        return float(ours.any() == theirs.any())
-    right = float((ours & near[1]).sum() / ours.sum())
-    found = float((theirs & near[0]).sum() / theirs.sum())
+    said, there = as_mask(predicted), as_mask(truth)
+    _judged(said, there, None)  # refuses masks of different sizes
+    known = True if valid is None else as_mask(valid)
+    lines = [_outline(mask & known) for mask in (said, there)]
+    if not lines[0].any() or not lines[1].any():
+        return float(lines[0].any() == lines[1].any())
+    disc = _disc(int(np.ceil(tolerance * np.hypot(*there.shape))))
+    near = [cv2.dilate(line.astype(np.uint8), disc).astype(bool) for line in lines]
+    right = float((lines[0] & near[1]).sum() / lines[0].sum())
+    found = float((lines[1] & near[0]).sum() / lines[1].sum())
     return 2 * right * found / (right + found) if right + found else 0.0
 
 
-def _outline(mask: Mask) -> NDArray[np.uint8]:
-    """The pixels of a mask that touch its outside; the image's border is no outside."""
-    solid = mask.astype(np.uint8)
-    return np.asarray(solid - cv2.erode(solid, np.ones((3, 3), np.uint8)), np.uint8)
+def _disc(reach: int) -> NDArray[np.uint8]:
+    """All pixels no farther than so many from the middle one."""
+    steps = np.arange(-reach, reach + 1)
+    return np.asarray(steps[:, None] ** 2 + steps**2 <= reach**2, np.uint8)
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a mask and its right, lower or lower right neighbour differ; beyond the image there is no neighbour."""
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    here, right, below, across = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return np.asarray((here ^ right) | (here ^ below) | (here ^ across))
 
 
 def ber(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
@@ -94,18 +113,33 @@ def ber(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
 
 def _cumulated(predicted: Probability, truth: Mask, valid: Mask | None) -> tuple[Curve, Curve, int, int]:
     """At each of 256 thresholds how many pixels are rightly and wrongly taken; object's pixels and all pixels."""
-    if predicted.shape != truth.shape:
-        raise ValueError(f"prediction {predicted.shape} and truth {truth.shape} differ in size")
-    if valid is not None:
-        predicted, truth = predicted[valid], truth[valid]
-    if predicted.size and not (np.isfinite(predicted).all() and predicted.min() >= 0 and predicted.max() <= 1):
+    said, there = _probabilities(predicted, truth, valid)
+    level = (said * 255).astype(np.uint8)
+    counts = [np.bincount(level[part], minlength=256)[::-1].cumsum()[::-1] for part in (there, ~there)]
+    return counts[0].astype(float), counts[1].astype(float), int(np.count_nonzero(there)), there.size
+
+
+def _probabilities(predicted: Probability, truth: Mask, valid: Mask | None) -> tuple[Curve, NDArray[np.bool_]]:
+    """The probabilities and the truth where they are judged.
+
+    :raises ValueError: they are no probabilities
+    """
+    said, there = _judged(as_array(predicted).astype(np.float64), truth, valid)
+    if said.size and not (np.isfinite(said).all() and said.min() >= 0 and said.max() <= 1):
         raise ValueError(
-            f"probabilities lie in [0, 1], got {float(predicted.min()):.3g} to {float(predicted.max()):.3g}: "
-            "give logits through a sigmoid first"
+            f"probabilities lie in [0, 1], got {said.min():.3g} to {said.max():.3g}: give logits through a sigmoid first"
         )
-    level = (predicted * 255).astype(np.uint8)
-    counts = [np.bincount(level[part], minlength=256)[::-1].cumsum()[::-1] for part in (truth, ~truth)]
-    return counts[0].astype(float), counts[1].astype(float), int(np.count_nonzero(truth)), truth.size
+    return said, there
+
+
+def adaptive(predicted: Probability, truth: Mask, valid: Mask | None = None) -> NDArray[np.bool_]:
+    """What is at least twice as likely as the mean of the image (at most 1): the mask of the "adaptive" F- and E-measure.
+
+    :return: (H, W) bool
+    """
+    said, _ = _probabilities(predicted, truth, valid)
+    threshold = min(2 * said.mean(), 1.0) if said.size else 1.0
+    return np.asarray(as_array(predicted).astype(np.float64) >= threshold)
 
 
 def f_beta_curve(predicted: Probability, truth: Mask, valid: Mask | None = None, beta2: float = BETA2) -> Curve:

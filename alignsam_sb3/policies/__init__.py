@@ -1,9 +1,10 @@
 """Features extractors, policies and the algorithms that carry them."""
 
-from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, load_policy, read_recipe, share_srm
+from alignsam_sb3.policies.algorithms import SamMaskablePPO, SamPPO, attach_recalibration
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.explicit import ExplicitExtractor
 from alignsam_sb3.policies.implicit import ImplicitExtractor
+from alignsam_sb3.policies.loading import load_policy, read_recipe
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
     "ImplicitPolicy",
     "SamMaskablePPO",
     "SamPPO",
+    "attach_recalibration",
     "load_policy",
     "read_recipe",
-    "share_srm",
 ]

@@ -5,10 +5,11 @@ No training loop of our own: ``train`` and ``collect_rollouts`` are Stable-Basel
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from typing import Any, Self
+from zipfile import ZipFile
 
 import gymnasium as gym
 import numpy as np
@@ -18,14 +19,23 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from alignsam_sb3.files import removed_on_error
-from alignsam_sb3.names import nearest
+from alignsam_sb3.datasets.seen import SeenImages
+from alignsam_sb3.files import write_bytes
+from alignsam_sb3.policies import distributed
+from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
+from alignsam_sb3.policies.loading import restore
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
+from alignsam_sb3.policies.plain import describe_arguments, describe_state
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Of saved policies; those without one are of version 0.1, see :mod:`~alignsam_sb3.policies.loading`."""
 
 
 class _SamAlgorithm(OnPolicyAlgorithm):
@@ -34,38 +44,72 @@ class _SamAlgorithm(OnPolicyAlgorithm):
     recipe: dict[str, Any]
     """Plain values in the ``.zip`` that say how to build the policy again, so that it loads without unpickling."""
 
+    _seen_before = SeenImages()
+
     def _setup_model(self) -> None:
         if self.rollout_buffer_class is None and isinstance(self.observation_space, spaces.Dict):
             maskable = isinstance(self, MaskablePPO)
             self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
         super()._setup_model()
+        if isinstance(self.rollout_buffer, EpisodeRolloutBuffer | EpisodeMaskableRolloutBuffer):
+            self.rollout_buffer.wanted = getattr(self.policy, "needs", None)
+            self.rollout_buffer.reset()
         if self.env is not None:
-            share_srm(self, self.env)
+            attach_recalibration(self, self.env)
+        if distributed.world() > 1:
+            self._share()
+        described = describe_arguments(self.policy_kwargs)
         self.recipe = {
             "algorithm": type(self).__name__,
             "policy": self._policy_name(),
-            "policy_kwargs": {key: value for key, value in self.policy_kwargs.items() if _is_plain(value)},
-            "not_plain": [key for key, value in self.policy_kwargs.items() if not _is_plain(value)],
-            "env": self._from_env("settings", lambda settings: settings, {}),
-            "trained_on": self._from_env("shared", lambda shared: shared.dataset.fingerprint, ""),
+            "policy_kwargs": described,
+            "not_plain": [key for key in self.policy_kwargs if key not in described],
+            "format": FORMAT,
+            "env": self._from_env("env", "config", lambda config: config) or {},
+            "trained_on": self._from_env("trained_on", "shared", lambda shared: shared.dataset.fingerprint) or "",
+            "categories": self._from_env("categories", "shared", lambda shared: list(shared.dataset.categories)) or [],
         }
+
+    def _share(self) -> None:
+        """One of several processes: the same policy, other episodes, averaged gradients."""
+        if getattr(self, "target_kl", None) is not None:
+            raise ValueError("target_kl would stop some processes before others: leave it out with torchrun")
+        distributed.average_gradients(self.policy)
+        if getattr(self, "normalize_advantage", False):
+            self.normalize_advantage = False  # the buffer does it, over all processes
+            self.rollout_buffer.standardise = True  # type: ignore[attr-defined]
+        if self.seed is not None and self.env is not None:
+            self.env.seed(self.seed + distributed.offset_of(self.n_envs))
+            self.action_space.seed(self.seed + distributed.rank())
+            th.manual_seed(self.seed + distributed.rank())
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """The last rollout may end after the last step: a schedule must not go below its end."""
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
         if self.env is not None and hasattr(self, "policy"):
-            share_srm(self, self.env)
+            attach_recalibration(self, self.env)
 
     def _policy_name(self) -> str:
         """The name by which the algorithm knows its policy."""
         known = {policy: name for name, policy in reversed(self.policy_aliases.items())}
         return known.get(self.policy_class, self.policy_class.__name__)
 
-    def _from_env(self, attribute: str, take: Callable[[Any], Any], default: object) -> Any:  # noqa: ANN401
-        """Something of the first environment; without one, what an earlier recipe says."""
+    def _from_env(self, key: str, attribute: str, take: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        """Something of the first environment; without one, what an earlier recipe says under its key."""
         if self.env is None or not self.env.has_attr(attribute):
-            key = {"settings": "env", "shared": "trained_on"}[attribute]
-            return getattr(self, "recipe", {}).get(key, default)
+            return getattr(self, "recipe", {}).get(key)
         return take(self.env.get_attr(attribute)[0])
+
+    @property
+    def seen(self) -> SeenImages:
+        """The images that the policy was trained on, also in earlier trainings that it went on from."""
+        found = self._seen_before
+        if self.env is not None and self.num_timesteps and self.env.has_attr("shared"):
+            found = found.add(self.env.get_attr("shared")[0].drawn)
+        return found
 
     def save(
         self,
@@ -73,39 +117,67 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """Save as Stable-Baselines3 does, atomically: an interrupted save leaves no half-written file."""
+        """Save as Stable-Baselines3 does, and in plain values what :meth:`load` needs, atomically: all of it or nothing."""
+        saved = io.BytesIO()
+        super().save(saved, exclude, include)
+        with ZipFile(saved, "a") as archive:
+            archive.writestr(RECIPE, json.dumps({**self.recipe, **describe_state(self)}, indent=1))
+            archive.writestr(SEEN, json.dumps(self.seen.to_json()))
         if not isinstance(path, str | Path):
-            super().save(path, exclude, include)
+            path.write(saved.getvalue())
             return
         target = Path(path)
         target = target if target.suffix else target.with_suffix(".zip")
-        part = target.with_name(target.name + ".part")
-        with removed_on_error(part):
-            super().save(part, exclude, include)
-            part.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, saved.getvalue())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        trust: bool = False,
+        policy: str | type[BasePolicy] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Self:
+        """Load what :meth:`save` wrote, from weights and plain values: nothing in the file is run.
+
+        :param env: to go on training in, or to play in; without one the policy can predict
+        :param custom_objects: attributes that replace saved ones, as ``kwargs``
+        :param trust: unpickle the file, as Stable-Baselines3's ``load`` does, which runs whatever it brings
+        :param policy: the policy's class, or the path it is imported by, where it is none of this package's
+        :param kwargs: attributes that replace saved ones
+        :raises ValueError: the file is no policy of this class, or does not fit the environment
+        """
+        if trust:
+            logger.warning("unpickling %s: whatever code it brings is run", path)
+            model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+            model.recipe = PolicyArchive(path).recipe or model.recipe  # type: ignore[arg-type]
+            return model
+        return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn"]
+        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before"]
 
 
-def share_srm(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
-    """Let an environment, or those of a VecEnv, draw foreground maps with the model's own recalibration module, if any."""
-    srm = getattr(model.policy, "srm", None)
-    if srm is None:
+def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
+    """Let an environment, or those of a VecEnv, draw foreground maps with the policy's own recalibration module, if any.
+
+    The training environment is attached by ``set_env`` and when a model is made; an evaluation environment that was made
+    apart must be attached before it is played, as the statistics of a VecNormalize must be synchronised.
+    """
+    module = getattr(model.policy, "srm", None)
+    if module is None:
         return
     if not isinstance(env, VecEnv):
-        if hasattr(env.unwrapped, "use_srm"):
-            env.unwrapped.use_srm(srm)
-    elif env.has_attr("use_srm"):
-        env.env_method("use_srm", srm)
-
-
-def _is_plain(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
+        if hasattr(env.unwrapped, "use_recalibration"):
+            env.unwrapped.use_recalibration(module)
+    elif env.has_attr("use_recalibration"):
+        env.env_method("use_recalibration", module)
 
 
 class SamPPO(_SamAlgorithm, PPO):
@@ -137,81 +209,3 @@ class SamMaskablePPO(_SamAlgorithm, MaskablePPO):
 
 
 ALGORITHMS: dict[str, type[SamPPO] | type[SamMaskablePPO]] = {"SamPPO": SamPPO, "SamMaskablePPO": SamMaskablePPO}
-
-
-def read_recipe(path: Path, trust: bool = False) -> dict[str, Any]:
-    """Read how a saved policy was built, without unpickling anything.
-
-    :param trust: accept a policy without a recipe: that of the default environment is returned
-    :raises FileNotFoundError: there is no such file
-    :raises ValueError: the file is no policy that this package saved
-    """
-    recipe = _read_data(path).get("recipe")
-    if recipe is None and trust:
-        return {"env": {}, "trained_on": ""}
-    if not isinstance(recipe, dict):
-        raise ValueError(
-            f"{path} was not saved by scripts/train.py and cannot be read without unpickling it: "
-            "if you trust its origin, load it with stable_baselines3 (PPO.load) or pass --trust"
-        )
-    return recipe
-
-
-def load_policy(path: str | Path, env: VecEnv, trust: bool = False) -> BaseAlgorithm:
-    """Load a saved policy for an environment.
-
-    By default only weights are read: the algorithm is built from the plain recipe in the file, and nothing is unpickled.
-
-    :param env: an environment with the policy's observation and action spaces
-    :param trust: unpickle the file, as Stable-Baselines3 does; for a policy saved elsewhere whose origin you trust
-    :raises ValueError: the file is no policy, or does not fit the environment
-    """
-    path = Path(path)
-    if trust:
-        maskable = "maskable" in json.dumps(_read_data(path).get("policy_class")).lower()
-        return (SamMaskablePPO if maskable else SamPPO).load(path, env=env)
-    recipe = read_recipe(path)
-    if recipe["not_plain"]:
-        raise ValueError(
-            f"the policy in {path} was built with {', '.join(recipe['not_plain'])}, which cannot be read without unpickling: "
-            "if you trust its origin, pass --trust (trust=True)"
-        )
-    if recipe["algorithm"] not in ALGORITHMS:
-        raise ValueError(nearest("algorithm", recipe["algorithm"], ALGORITHMS))
-    algorithm = ALGORITHMS[recipe["algorithm"]]
-    if recipe["policy"] not in algorithm.policy_aliases:
-        raise ValueError(nearest("policy", recipe["policy"], algorithm.policy_aliases))
-    model = algorithm(recipe["policy"], env, n_steps=2, batch_size=2, policy_kwargs=recipe["policy_kwargs"])
-    try:
-        model.set_parameters(str(path), exact_match=True, device=model.device)
-    except (RuntimeError, ValueError) as error:
-        stored = {name.removeprefix("srm.") for name in _weights_of(path) if name.startswith("srm.")}
-        srm = getattr(model.policy, "srm", None)
-        if srm is not None and stored and stored != set(srm.state_dict()):
-            raise ValueError(
-                f"{path} holds a recalibration module of another version or branch of this package's: train it again"
-            ) from error
-        raise ValueError(
-            f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; "
-            f"evaluate with the same segmenter, patches and number of categories ({error})"
-        ) from error
-    if not all(th.isfinite(value).all() for value in model.policy.state_dict().values()):
-        raise ValueError(f"the policy in {path} has NaN or infinite weights: training diverged; take an earlier checkpoint")
-    return model
-
-
-def _weights_of(path: Path) -> list[str]:
-    """Names of the policy's weights in a saved model."""
-    return list(load_from_zip_file(path, load_data=False)[1]["policy"])
-
-
-def _read_data(path: Path) -> dict[str, Any]:
-    """The algorithm's attributes as plain JSON; what was pickled stays an encoded string."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no policy at {path}")
-    try:
-        with ZipFile(path) as archive:
-            data: dict[str, Any] = json.loads(archive.read("data"))
-    except (BadZipFile, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a saved policy ({type(error).__name__}: {error})") from error
-    return data

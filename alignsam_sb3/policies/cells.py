@@ -101,6 +101,8 @@ class CellExtractor(BaseFeaturesExtractor):
     """
 
     cells: CellHead
+    needs: tuple[str, ...] = ("sam_image_embeddings", "sam_pred_mask_prob", "num_steps", "action_mask")
+    """The observations that it looks at."""
 
     def __init__(self, observation_space: spaces.Dict, global_dim: int) -> None:
         self.patches = isqrt(spaces.flatdim(observation_space["action_mask"]) // 2)
@@ -110,6 +112,8 @@ class CellExtractor(BaseFeaturesExtractor):
         self.global_dim, self.max_steps = global_dim, float(steps.high.max())
         self.recalibrated = "foreground_map" in observation_space.spaces
         """Whether a recalibration module says where the target is."""
+        if self.recalibrated:
+            self.needs = (*self.needs, "foreground_map")
 
     def _free(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """(B, 1, patches, patches) 1 where a cell can still be clicked."""

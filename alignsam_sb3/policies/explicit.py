@@ -81,14 +81,14 @@ class ExplicitExtractor(CellExtractor):
 
     :param observation_space: as for ImplicitExtractor, and ``similarity_maps``, ``cosine_maps`` and ``target_category``
     :param global_dim: how many numbers describe the whole image
-    :param width: of the tokens
+    :param width: of the tokens and of the cells' head
     :param heads: of the attention
     :param attend: what attends to what: ``"joint"``, ``"stream"`` or ``"none"`` (see :class:`Fusion`)
     :raises ValueError: the observations have no similarity maps
     """
 
     def __init__(
-        self, observation_space: spaces.Dict, global_dim: int = 128, width: int = 64, heads: int = 4, attend: str = "joint"
+        self, observation_space: spaces.Dict, global_dim: int = 128, width: int = 48, heads: int = 4, attend: str = "joint"
     ) -> None:
         if "similarity_maps" not in observation_space.spaces:
             raise ValueError(
@@ -96,6 +96,7 @@ class ExplicitExtractor(CellExtractor):
                 "(clip='tiny', or clip='ViT-B-16-quickgelu:openai'), or take ImplicitPolicy / ImplicitMaskablePolicy"
             )
         super().__init__(observation_space, global_dim)
+        self.needs = (*self.needs, "target_category", "similarity_maps", "cosine_maps")
         embedding = observation_space["sam_image_embeddings"]
         assert embedding.shape is not None
         channels, side = embedding.shape[0], max(embedding.shape[1:])
@@ -106,7 +107,7 @@ class ExplicitExtractor(CellExtractor):
         self.fusion = Fusion(2 * self.grid**2, width, heads, attend)
         self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
         self.narrow = nn.ModuleList(nn.Conv2d(c, width // 2, 1) for c in (channels, 2 * width))
-        self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES + int(self.recalibrated))
+        self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES + int(self.recalibrated), width)
         self.advice = Advice()
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
@@ -114,7 +115,7 @@ class ExplicitExtractor(CellExtractor):
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
         seen = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
         belief = cool_belief(seen, steps, self.warmth)
-        weighted = embedding * belief + embedding
+        weighted = embedding * belief.detach() + embedding  # the warmth learns from what the cells see of the belief
         target = observations["target_category"].reshape(len(embedding), -1)
         guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
         streams = [self.sam_stream(weighted), self.clip_stream(guides)]

@@ -19,9 +19,13 @@ class ImplicitExtractor(CellExtractor):
 
     :param observation_space: needs ``sam_image_embeddings``, ``sam_pred_mask_prob``, ``num_steps`` and ``action_mask``
     :param global_dim: width of the linear layer
+    :param width: of the cells' head
+    :param narrow: channels of the embedding that the cells' head sees; None for all, as in policies of version 0.1
     """
 
-    def __init__(self, observation_space: spaces.Dict, global_dim: int = 512) -> None:
+    def __init__(
+        self, observation_space: spaces.Dict, global_dim: int = 512, width: int = 48, narrow: int | None = 32
+    ) -> None:
         super().__init__(observation_space, global_dim)
         embedding = observation_space["sam_image_embeddings"]
         assert embedding.shape is not None
@@ -35,7 +39,9 @@ class ImplicitExtractor(CellExtractor):
         with th.no_grad():
             flat = self.convolutions(th.zeros(1, *embedding.shape)).shape[1]
         self.linear = nn.Sequential(nn.Linear(flat + 1, global_dim), nn.ReLU())
-        self.cells = CellHead(embedding.shape[0], self.patches, global_dim, int(self.recalibrated))
+        self.narrow = nn.Identity() if narrow is None else nn.Conv2d(embedding.shape[0], narrow, 1)
+        described = narrow or embedding.shape[0]
+        self.cells = CellHead(described, self.patches, global_dim, int(self.recalibrated), width)
         self.advice = Advice() if self.recalibrated else None
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
@@ -45,7 +51,7 @@ class ImplicitExtractor(CellExtractor):
         weighted = embedding * belief + embedding
         features = self.linear(th.cat([self.convolutions(weighted), steps], dim=1))
         found = observations["foreground_map"][:, None] if self.recalibrated else None
-        logits = self.cells(weighted, belief, self._free(observations), steps, features, found)
+        logits = self.cells(self.narrow(weighted), belief, self._free(observations), steps, features, found)
         if found is not None and self.advice is not None:
             logits = logits + self.advice(on_grid(found, self.patches), on_grid(belief, self.patches))
         return th.cat([features, logits], dim=1)

@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from alignsam_sb3.policies.cells import pass_cells_through
+from alignsam_sb3.policies.cells import CellExtractor, pass_cells_through
 from alignsam_sb3.policies.explicit import ExplicitExtractor
 from alignsam_sb3.policies.implicit import ImplicitExtractor
 from alignsam_sb3.recalibration import Recalibration
@@ -42,6 +42,46 @@ class _CarriesExtractor:
             observation_space, action_space, lr_schedule, arch, features_extractor_class=extractor, **kwargs
         )
 
+    @property
+    def needs(self) -> frozenset[str] | None:
+        """The observations that the extractor looks at, None for all."""
+        extractor = self.features_extractor  # type: ignore[attr-defined]
+        return frozenset(extractor.needs) if isinstance(extractor, CellExtractor) else None
+
+    def looked_at(self, obs: PyTorchObs) -> PyTorchObs:
+        """Observations (B, ...) without those that the extractor does not need: pictures would be made floats for nobody."""
+        needs = self.needs
+        return {key: obs[key] for key in needs} if isinstance(obs, dict) and needs is not None else obs
+
+    def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:  # noqa: ANN401
+        out: tuple[th.Tensor, th.Tensor, th.Tensor] = super().forward(self.looked_at(obs), *args, **kwargs)  # type: ignore[misc]
+        return out
+
+    def evaluate_actions(
+        self,
+        obs: PyTorchObs,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        out: tuple[th.Tensor, th.Tensor, th.Tensor | None]
+        out = super().evaluate_actions(self.looked_at(obs), *args, **kwargs)  # type: ignore[misc]
+        return out
+
+    def get_distribution(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return super().get_distribution(self.looked_at(obs), *args, **kwargs)  # type: ignore[misc]
+
+    def predict_values(self, obs: PyTorchObs) -> th.Tensor:
+        values: th.Tensor = super().predict_values(self.looked_at(obs))  # type: ignore[misc]
+        return values
+
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:  # noqa: ANN401
+        """Tensors stay tensors, on any device; arrays become some, as in the stock policy."""
+        if isinstance(observation, dict) and any(isinstance(value, th.Tensor) for value in observation.values()):
+            device = self.device  # type: ignore[attr-defined]
+            return {key: th.as_tensor(value).to(device) for key, value in observation.items()}, True
+        tensors: tuple[PyTorchObs, bool] = super().obs_to_tensor(observation)  # type: ignore[misc]
+        return tensors
+
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)  # type: ignore[misc]
         pass_cells_through(self.features_extractor, self.action_net)  # type: ignore[attr-defined]
@@ -56,7 +96,7 @@ class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         self._note_mask(obs)
-        return super().forward(obs, deterministic)  # type: ignore[arg-type]
+        return super().forward(obs, deterministic)
 
     def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         self._note_mask(obs)
@@ -64,7 +104,8 @@ class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         self._note_mask(obs)
-        return super().get_distribution(obs)
+        distribution: Distribution = super().get_distribution(obs)
+        return distribution
 
     def _note_mask(self, obs: PyTorchObs) -> None:
         if not isinstance(obs, dict):

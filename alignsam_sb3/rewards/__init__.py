@@ -1,5 +1,5 @@
-"""Rewards: click rewards that look at the truth while training."""
+"""Rewards of clicks, and the reward network for where there is no ground truth."""
 
-from alignsam_sb3.rewards.clicks import REWARDS, Reward, Turn, make_reward
+from alignsam_sb3.rewards.clicks import REWARDS, Reward, RewardContext, make_reward, no_ground_truth, uses_ground_truth
 
-__all__ = ["REWARDS", "Reward", "Turn", "make_reward"]
+__all__ = ["REWARDS", "Reward", "RewardContext", "make_reward", "no_ground_truth", "uses_ground_truth"]

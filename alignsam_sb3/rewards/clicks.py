@@ -1,102 +1,110 @@
-"""Rewards of one click, as small pure objects chosen by name."""
+"""Rewards of clicks, as small pure functions of a batch, chosen by name."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
 
+Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
-class Turn:
-    """What a reward may look at after one action.
+class RewardContext:
+    """What a reward may look at after one action in each of K episodes.
 
-    :param truth: (H, W) bool
-    :param click: (x, y) in pixels of the image and its label, None for ``remove`` and ``done``
-    :param earlier: the clicks before it
-    :param dice_before: Dice of the mask before the action (0 before the first click)
-    :param dice_after: Dice of the mask after it
-    :param patch_size: side of a click cell, in pixels of the image
-    :param valid: (H, W) bool, False where the annotation says nothing; None: valid everywhere
-    :param score_before: what a reward network says of the mask before the action (0 before the first click)
-    :param score_after: what it says of the mask after it
+    :param clicked: (K,) whether the action was a click, rather than ``remove`` or ``done``
+    :param labels: (K,) 1 for a positive click, 0 for a negative one
+    :param on_object: (K,) whether the click lies on the object
+    :param known: (K,) whether the annotation says what lies under the click
+    :param nearest: (K,) distance to the nearest earlier click of the same label, in pixels of the image; infinite without one
+    :param patch_size: (K,) side of a click cell in pixels of the image
+    :param dice_before: (K,) Dice of the mask before the action, 0 before the first click
+    :param dice_after: (K,) Dice of the mask after it
+    :param score_before: (K,) what a reward network says of the mask before the action, 0 before the first click
+    :param score_after: (K,) what it says of the mask after it
     """
 
-    truth: NDArray[np.bool_]
-    click: tuple[tuple[float, float], int] | None
-    earlier: Sequence[tuple[tuple[float, float], int]]
-    dice_before: float
-    dice_after: float
-    patch_size: float
-    valid: NDArray[np.bool_] | None = None
-    score_before: float = 0.0
-    score_after: float = 0.0
-
-    @property
-    def on_foreground(self) -> bool:
-        """Whether the click lies on the object."""
-        if self.click is None:
-            return False
-        (x, y), _ = self.click
-        return bool(self.truth[int(y), int(x)])
-
-    @property
-    def judged(self) -> bool:
-        """Whether there is a click, and the annotation says what lies under it."""
-        if self.click is None:
-            return False
-        (x, y), _ = self.click
-        return self.valid is None or bool(self.valid[int(y), int(x)])
+    clicked: Flags
+    labels: NDArray[np.int64]
+    on_object: Flags
+    known: Flags
+    nearest: Numbers
+    patch_size: Numbers
+    dice_before: Numbers
+    dice_after: Numbers
+    score_before: Numbers
+    score_after: Numbers
 
 
-Reward = Callable[[Turn], float]
+Reward = Callable[[RewardContext], Numbers]
+"""(K,) rewards. One that looks at no truth says so with :func:`no_ground_truth`."""
+AnyReward = TypeVar("AnyReward", bound=Reward)
 
 
-def paper(turn: Turn) -> float:
+def no_ground_truth(reward: AnyReward) -> AnyReward:
+    """Mark a reward that looks at no truth: it may be used where there is none.
+
+    >>> @no_ground_truth
+    ... def sparing(context: RewardContext) -> Numbers:
+    ...     return context.score_after - context.score_before - 0.01 * context.clicked
+    >>> uses_ground_truth(sparing)
+    False
+    """
+    reward.uses_ground_truth = False  # type: ignore[attr-defined]
+    return reward
+
+
+def uses_ground_truth(reward: Reward) -> bool:
+    """Whether a reward looks at the truth, as all do that do not say otherwise."""
+    return bool(getattr(reward, "uses_ground_truth", True))
+
+
+def paper(context: RewardContext) -> Numbers:
     """+1 where the position is foreground, else -1 (AlignSAM, section 3.2); 0 for ``remove``, ``done`` and ignored pixels."""
-    if not turn.judged:
-        return 0.0
-    return 1.0 if turn.on_foreground else -1.0
+    return np.where(context.clicked & context.known, np.where(context.on_object, 1.0, -1.0), 0.0)
 
 
-def shaped(turn: Turn, wrong_on_object: float = -1.0, wrong_on_ground: float = -0.33, bonus: float = 0.5) -> float:
+def shaped(
+    context: RewardContext, wrong_on_object: float = -1.0, wrong_on_ground: float = -0.33, bonus: float = 0.5
+) -> Numbers:
     """Correctness times distance to the nearest earlier click of the same label, and a bonus for negatives that trim a leak.
 
     The weight is ``1 - exp(-d / 2P)`` for a distance of d pixels and patches of P pixels, and 1 without an earlier click.
     A negative click earns the bonus where it raises a Dice of over 0.5 by over 0.01.
     """
-    if turn.click is None or not turn.judged:
-        return 0.0
-    (x, y), label = turn.click
-    on_object, on_ground = (1.0, wrong_on_ground) if label else (wrong_on_object, 0.0)
-    value = on_object if turn.on_foreground else on_ground
-    near = min((math.dist((x, y), place) for place, other in turn.earlier if other == label), default=math.inf)
-    value *= 1 - math.exp(-near / (2 * turn.patch_size))
-    trims = label == 0 and turn.dice_after > 0.5 and turn.dice_after - turn.dice_before > 0.01
-    return value + bonus * trims
+    positive = context.labels == 1
+    on_object, on_ground = np.where(positive, 1.0, wrong_on_object), np.where(positive, wrong_on_ground, 0.0)
+    value = np.where(context.on_object, on_object, on_ground) * (1 - np.exp(-context.nearest / (2 * context.patch_size)))
+    trims = ~positive & (context.dice_after > 0.5) & (context.dice_after - context.dice_before > 0.01)
+    return np.where(context.clicked & context.known, value + bonus * trims, 0.0)
 
 
-def dice_gain(turn: Turn) -> float:
+def dice_gain(context: RewardContext) -> Numbers:
     """Change of Dice: over an episode the rewards add up to the final Dice."""
-    return turn.dice_after - turn.dice_before
+    return context.dice_after - context.dice_before
 
 
-def network(turn: Turn) -> float:
+@no_ground_truth
+def network(context: RewardContext) -> Numbers:
     """Change of a reward network's score: over an episode the rewards add up to the final score. Looks at no truth."""
-    return turn.score_after - turn.score_before
+    return context.score_after - context.score_before
 
 
 REWARDS: dict[str, Reward] = {"paper": paper, "shaped": shaped, "dice_gain": dice_gain, "network": network}
 
 
-def make_reward(name: str) -> Reward:
-    """Look a reward up by name.
+def make_reward(reward: str | Reward) -> Reward:
+    """A reward by name, or a function as it is.
 
     :raises ValueError: there is no such reward
     """
-    if name not in REWARDS:
-        raise ValueError(nearest("reward", name, REWARDS))
-    return REWARDS[name]
+    if callable(reward):
+        return reward
+    if reward not in REWARDS:
+        raise ValueError(nearest("reward", reward, REWARDS) + "; or give a function of a RewardContext")
+    return REWARDS[reward]

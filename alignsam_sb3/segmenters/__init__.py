@@ -1,8 +1,10 @@
 """Frozen promptable segmenters, named by one string.
 
 ``tiny`` is embedded; ``mobile_sam``, ``vit_b`` and the other names of :data:`SEGMENTERS` are downloaded once and checked;
-``vit_b:PATH`` reads a file; ``vit_b:random`` has random weights, to try how things fit and how long they take. Options that
-make it faster stand behind a question mark: ``tiny?onnx``, ``repvit:PATH?fuse&channels_last``.
+``vit_b:PATH`` reads a file; ``vit_b:random`` has random weights, to try how things fit and how long they take.
+``hf:OWNER/NAME``, ``hf:/folder`` and ``hf:sam2:random`` are SAM, SAM 2, EdgeTAM and SAM 3 of the transformers library.
+Options that make it faster stand behind a question mark: ``tiny?onnx``, ``repvit:PATH?fuse&channels_last``,
+``hf:/folder?bf16``. ``python -m alignsam_sb3.segmenters list`` shows them all.
 """
 
 import logging
@@ -14,32 +16,38 @@ from segment_anything.modeling import Sam
 
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.backbones import BACKBONES, load_weights
-from alignsam_sb3.segmenters.base import MaskPrediction, PointPrompts, PromptableSegmenter, frame_size
+from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter, Prompts
+from alignsam_sb3.segmenters.hf import RANDOM, HfSegmenter, load_hf
 from alignsam_sb3.segmenters.sam import SamSegmenter
 from alignsam_sb3.segmenters.tiny import ASSET, load_tiny_sam
 
 logger = logging.getLogger(__name__)
 
-SEGMENTERS = ("tiny", *BACKBONES)
-RANDOM = "random"
+HF = "hf"
+SEGMENTERS = ("tiny", *BACKBONES, HF)
 
 
 @lru_cache(maxsize=4)
-def load_segmenter(spec: str = "tiny", device: str = "auto") -> SamSegmenter:
+def load_segmenter(spec: str = "tiny", device: str = "auto") -> PromptableSegmenter:
     """Load a segmenter once per process.
 
-    :param spec: ``NAME``, ``NAME:PATH`` of a checkpoint, or ``NAME:random``; then, if wanted, ``?OPTION&OPTION``
+    :param spec: ``NAME``, ``NAME:PATH`` of a checkpoint, ``NAME:random``, ``hf:OWNER/NAME`` or ``hf:/folder``; then, if
+        wanted, ``?OPTION&OPTION``
     :param device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     :raises ValueError: there is no such segmenter, or the checkpoint does not fit it
     :raises FileNotFoundError: there is no such checkpoint
     :raises ConnectionError: it cannot be downloaded
+    :raises PermissionError: a repository of the Hub is gated
     """
     bare, _, options = spec.partition("?")
     name, _, where = bare.partition(":")
+    chosen = options.split("&") if options else []
+    if name == HF:
+        return load_hf(where, device, chosen)
     if name not in ("tiny", *BACKBONES):
-        raise ValueError(nearest("segmenter", name, ("tiny", *BACKBONES)))
+        raise ValueError(nearest("segmenter", name, ("tiny", HF, *BACKBONES)))
     sam = load_tiny_sam(Path(where).expanduser() if where else ASSET) if name == "tiny" else _load(name, where)
-    return SamSegmenter(sam, device, bare, options.split("&") if options else ())
+    return SamSegmenter(sam, device, bare, chosen)
 
 
 def _load(name: str, where: str) -> Sam:
@@ -62,10 +70,10 @@ def _load(name: str, where: str) -> Sam:
 
 __all__ = [
     "SEGMENTERS",
+    "HfSegmenter",
     "MaskPrediction",
-    "PointPrompts",
     "PromptableSegmenter",
+    "Prompts",
     "SamSegmenter",
-    "frame_size",
     "load_segmenter",
 ]

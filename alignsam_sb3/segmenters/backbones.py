@@ -5,19 +5,19 @@ function that renames a key of the authors' state dict, and a line in ``BACKBONE
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch as th
 from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
 from alignsam_sb3.segmenters.encoders import EdgeEncoder, RepVitEncoder, TinyVitEncoder
-from alignsam_sb3.weights import load_strictly
+from alignsam_sb3.weights import load_strictly, read_weights
 
+_LANDMARK = "mask_decoder.iou_token.weight"
 Rename = Callable[[str], str | None]
 """A key of the authors' state dict to ours; None for a weight that a segmenter does not use."""
 
@@ -121,17 +121,13 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def load_weights(sam: Sam, path: Path, name: str, rename: Rename = str) -> Sam:
-    """Load the authors' state dict strictly, without unpickling anything but tensors.
+    """Load a state dict strictly, in the authors' layout and as training loops save it; nothing in the file is run.
 
     :raises ValueError: the file cannot be read, or belongs to another architecture
     """
-    try:
-        weights = th.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
-        raise ValueError(f"{path} is no readable checkpoint ({type(error).__name__}: {error}); download it again") from error
     found: dict[str, Any] = {}
-    for key, value in (weights if isinstance(weights, Mapping) else {}).items():
-        ours = rename(str(key))
+    for key, value in read_weights(path, _LANDMARK).items():
+        ours = rename(key)
         if ours is not None:
             found[ours] = value
     load_strictly(sam, found, path, name, "segmenter")

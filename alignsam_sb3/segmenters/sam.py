@@ -1,7 +1,5 @@
 """Any ``segment_anything.modeling.Sam``, decoding different images in one call."""
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
@@ -13,33 +11,39 @@ from segment_anything.modeling import Sam
 from timm.utils.model import reparameterize_model
 from torch.nn import functional as F
 
+from alignsam_sb3.fingerprints import digest
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
-from alignsam_sb3.segmenters.base import MaskPrediction, PointPrompts, frame_size
-from alignsam_sb3.segmenters.decoder import OnnxDecoder, all_masks
+from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter
+from alignsam_sb3.segmenters.decoder import OnnxDecoder, all_masks, embed_prompts
 
 PREPROCESSING_VERSION = 1
 OPTIONS = {
-    "bf16": "bfloat16 where allowed, in encoder and decoder",
+    "bf16": "bfloat16 where allowed, in encoder and decoder; on CUDA the decoder uses it anyway",
+    "fp32": "single precision throughout, on CUDA, too",
+    "compile": "the decoder as compiled graphs, one for each number of points; on CUDA so anyway",
+    "eager": "the decoder as it is, on CUDA, too",
     "channels_last": "the encoder's memory layout",
     "fuse": "the encoder's parallel branches and norms folded into one convolution each (RepViT, EdgeSAM, tiny)",
     "onnx": "the decoder in onnxruntime, on the CPU",
 }
 """What may stand behind a ``?`` in a segmenter's name; README has what each brings and costs."""
+ONLY_THE_DECODER = frozenset({"onnx", "fp32", "compile", "eager"})
+"""Options that change no embedding, and so no bank."""
 
 Decoder = Callable[[th.Tensor, th.Tensor], tuple[th.Tensor, th.Tensor]]
 """Sparse prompts (B, T, C) and dense prompts with the image embedding in them (B, C, h, w) to all masks and their IoU."""
 
 
-class SamSegmenter:
+class SamSegmenter(PromptableSegmenter):
     """A frozen SAM.
 
     Agrees with ``segment_anything.SamPredictor`` on the same image and points; unlike it, ``decode`` takes clicks on many
-    images at once. Episodes are grouped by their number of points rather than padded to one length, since a padding
-    token takes part in the decoder's attention and changes the masks.
+    images at once.
 
     :param sam: the model; it is set to eval mode, without gradients
     :param device: where it runs; ``"auto"`` takes CUDA where there is one
-    :param name: goes into the fingerprint and into messages
+    :param name: for messages; what stands before a colon goes into the fingerprint, too
     :param options: of :data:`OPTIONS`, ways to be faster that change numbers a little; none by default
     :raises ValueError: a weight is NaN or infinite, or an option is unknown
     """
@@ -60,37 +64,42 @@ class SamSegmenter:
             )
         self.sam = sam.eval().requires_grad_(False).to(self.device)
         self.options = frozenset(options)
-        self._weights = self._digest()  # before anything is fused
+        pixels = [self.sam.pixel_mean.flatten().tolist(), self.sam.pixel_std.flatten().tolist()]
+        self._digest = digest(self.sam.state_dict(), self.img_size, pixels, PREPROCESSING_VERSION)  # before anything is fused
         if "fuse" in self.options:
             self.sam.image_encoder = reparameterize_model(self.sam.image_encoder)
         self._layout = th.channels_last if "channels_last" in self.options else th.contiguous_format
         self.sam.image_encoder.to(memory_format=self._layout)
-        self._decoder: Decoder = OnnxDecoder(self.sam) if "onnx" in self.options else self._torch_decoder
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256(f"{self.name}-{self.img_size}-v{PREPROCESSING_VERSION}".encode())
-        for key, value in sorted(self.sam.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        on_cuda = self.device.type == "cuda"
+        self._decodes_in_bf16 = "bf16" in self.options or (on_cuda and "fp32" not in self.options)
+        compiled = "compile" in self.options or (on_cuda and "eager" not in self.options)
+        self._all_masks = th.compile(all_masks, dynamic=False) if compiled else all_masks
+        self._decoder: Decoder = self._compiled_decoder if compiled else self._torch_decoder
+        if "onnx" in self.options:
+            self._decoder = OnnxDecoder(self.sam)
 
     @property
     def fingerprint(self) -> str:
         """Changes with the model, a weight, the preprocessing, and the options that change embeddings."""
-        return "-".join([self.name.split(":")[0].split("?")[0], *sorted(self.options - {"onnx"}), self._weights])
+        return "-".join([self.name.split(":")[0].split("?")[0], *sorted(self.options - ONLY_THE_DECODER), self._digest])
 
-    def _autocast(self) -> th.autocast:
-        return th.autocast(self.device.type, th.bfloat16, enabled="bf16" in self.options)
+    def _autocast(self, enabled: bool) -> th.autocast:
+        return th.autocast(self.device.type, th.bfloat16, enabled=enabled)
 
     @property
     def img_size(self) -> int:
+        """Side of the frame in pixels."""
         return int(self.sam.image_encoder.img_size)
 
     @property
-    def embedding_shape(self) -> tuple[int, int, int]:
+    def frame(self) -> Frame:
+        return Frame(self.img_size)
+
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
         encoder = self.sam.prompt_encoder
         height, width = encoder.image_embedding_size
-        return int(encoder.embed_dim), int(height), int(width)
+        return {"embeddings": (int(encoder.embed_dim), int(height), int(width))}
 
     @cached_property
     def _image_pe(self) -> th.Tensor:
@@ -98,88 +107,50 @@ class SamSegmenter:
             pe: th.Tensor = self.sam.prompt_encoder.get_dense_pe()
         return pe
 
-    def _to_frame(self, image: NDArray[np.uint8]) -> th.Tensor:
+    def _pixels(self, image: NDArray[np.uint8]) -> th.Tensor:
         """Resize, normalise, then pad right and below: (3, img_size, img_size)."""
-        height, width = frame_size((image.shape[0], image.shape[1]), self.img_size)
+        height, width = self.frame.extent((image.shape[0], image.shape[1]))
         resized = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         pixels = th.as_tensor(resized, device=self.device).permute(2, 0, 1).float()
         normal = (pixels - self.sam.pixel_mean) / self.sam.pixel_std
         return F.pad(normal, (0, self.img_size - width, 0, self.img_size - height))
 
     @th.no_grad()
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> th.Tensor:
-        """Embed RGB images (H_i, W_i, 3) uint8 of any sizes.
-
-        :return: (B, C, h, w) float32
-        """
-        batch = th.stack([self._to_frame(image) for image in images]).contiguous(memory_format=self._layout)
-        with self._autocast():
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
+        batch = th.stack([self._pixels(image) for image in images]).contiguous(memory_format=self._layout)
+        with self._autocast("bf16" in self.options):
             embeddings: th.Tensor = self.sam.image_encoder(batch)
-        return embeddings.float().contiguous()
+        return {"embeddings": embeddings.float().contiguous()}
 
-    @th.no_grad()
-    def decode(self, embeddings: th.Tensor, prompts: PointPrompts, multimask_output: bool = True) -> MaskPrediction:
-        """Answer the prompts of B different images.
-
-        :param embeddings: (B, C, h, w)
-        :param multimask_output: three candidates for each image rather than one
-        :return: logits (B, M, 4h, 4w) and predicted IoU (B, M)
-        """
-        if tuple(embeddings.shape[1:]) != self.embedding_shape or len(embeddings) != len(prompts):
-            raise ValueError(
-                f"expected embeddings ({len(prompts)}, {', '.join(map(str, self.embedding_shape))}) for {len(prompts)} "
-                f"prompts to {self.name!r}, got {tuple(embeddings.shape)}: were they encoded by another segmenter?"
-            )
-        masks = prompts.mask_inputs or [None] * len(prompts)
-        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
-        for i, labels in enumerate(prompts.point_labels):
-            groups[len(labels), masks[i] is not None].append(i)
-        embeddings = embeddings.to(self.device, th.float32)
-        answers: list[tuple[th.Tensor, th.Tensor]] = [(th.empty(0), th.empty(0))] * len(prompts)
-        for (_, fed_back), rows in groups.items():
-            fed = [m for m in (masks[i] for i in rows) if m is not None] if fed_back else None
-            logits, iou = self._decode_group(embeddings[rows], prompts, rows, fed, multimask_output)
-            for k, i in enumerate(rows):
-                answers[i] = (logits[k], iou[k])
-        return MaskPrediction(th.stack([a[0] for a in answers]), th.stack([a[1] for a in answers]))
-
-    def _decode_group(
-        self, embeddings: th.Tensor, prompts: PointPrompts, rows: list[int], fed: list[th.Tensor] | None, multimask: bool
-    ) -> tuple[th.Tensor, th.Tensor]:
-        """Decode images that have the same number of points, with or without mask input.
-
-        The package's decoder repeats one image embedding over all prompts and adds the dense prompt; folding each
-        image's embedding into the dense prompt gives the same sum for different images.
-        """
-        coords = np.stack([self._coords_in_frame(prompts.point_coords[i], prompts.original_sizes[i]) for i in rows])
-        labels = np.stack([prompts.point_labels[i] for i in rows])
-        points = (th.as_tensor(coords, device=self.device), th.as_tensor(labels, device=self.device))
-        dense_in = None if fed is None else th.stack(fed).to(self.device, th.float32)[:, None]
-        sparse, dense = self.sam.prompt_encoder(points=points, boxes=None, masks=dense_in)
-        logits, iou = self._decoder(sparse, dense + embeddings)
-        return (logits[:, 1:], iou[:, 1:]) if multimask else (logits[:, :1], iou[:, :1])
+    def decode_group(
+        self,
+        features: dict[str, th.Tensor],
+        point_coords: th.Tensor | None,
+        point_labels: th.Tensor | None,
+        boxes: th.Tensor | None,
+        mask_inputs: th.Tensor | None,
+        multimask_output: bool,
+    ) -> MaskPrediction:
+        encoder = self.sam.prompt_encoder
+        sparse = embed_prompts(encoder, point_coords, point_labels, boxes)
+        if mask_inputs is None:
+            dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1) + features["embeddings"]
+        else:
+            dense = encoder.mask_downscaling(mask_inputs[:, None]) + features["embeddings"]
+        logits, iou = self._decoder(sparse, dense)
+        chosen = slice(1, None) if multimask_output else slice(0, 1)
+        return MaskPrediction(logits[:, chosen], iou[:, chosen])
 
     def _torch_decoder(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        with self._autocast():
-            logits, iou = all_masks(self.sam.mask_decoder, self._image_pe, sparse, dense)
+        with self._autocast(self._decodes_in_bf16):
+            logits, iou = self._all_masks(self.sam.mask_decoder, self._image_pe, sparse, dense)
         return logits.float(), iou.float()
 
-    def _coords_in_frame(self, coords: NDArray[np.float32], original_size: tuple[int, int]) -> NDArray[np.float32]:
-        new_h, new_w = frame_size(original_size, self.img_size)
-        scale = np.array([new_w / original_size[1], new_h / original_size[0]])
-        scaled: NDArray[np.float32] = (np.asarray(coords, np.float64) * scale).astype(np.float32)
-        return scaled
-
-    def postprocess(self, logits: th.Tensor, original_size: tuple[int, int]) -> th.Tensor:
-        """Undo the frame: enlarge to it, cut the padding off, resize to the image (bilinear, as SAM does).
-
-        :param logits: (..., 4h, 4w), all of images of ``original_size``
-        :return: (..., H, W)
-        """
-        flat = logits.reshape(-1, 1, *logits.shape[-2:])
-        full = F.interpolate(flat, (self.img_size, self.img_size), mode="bilinear", align_corners=False)
-        height, width = frame_size(original_size, self.img_size)
-        cut = full[..., :height, :width]
-        if (height, width) != original_size:
-            cut = F.interpolate(cut, original_size, mode="bilinear", align_corners=False)
-        return cut.reshape(*logits.shape[:-2], *original_size)
+    def _compiled_decoder(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """The same in one compiled graph for each of a few batch sizes: the batch is filled up to a power of two."""
+        count = len(sparse)
+        missing = (1 << (count - 1).bit_length()) - count
+        if missing:
+            sparse, dense = (th.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for x in (sparse, dense))
+        logits, iou = self._torch_decoder(sparse, dense)
+        return logits[:count], iou[:count]

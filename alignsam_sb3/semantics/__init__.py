@@ -1,17 +1,14 @@
 """Language guidance: where in an image a frozen CLIP sees what a text says."""
 
 from alignsam_sb3.semantics.clip_surgery import similarity_map_to_points, top_point
-from alignsam_sb3.semantics.frame import PADDING, maps_in_frame
 from alignsam_sb3.semantics.language import ClipSurgery, LanguagePrior, SimilarityMaps
 from alignsam_sb3.semantics.loading import load_clip
 
 __all__ = [
-    "PADDING",
     "ClipSurgery",
     "LanguagePrior",
     "SimilarityMaps",
     "load_clip",
-    "maps_in_frame",
     "similarity_map_to_points",
     "top_point",
 ]

@@ -15,12 +15,14 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch.nn import functional as F
 
+from alignsam_sb3.fingerprints import digest, structure
 from alignsam_sb3.semantics.clip_surgery import N_DUAL, check_tower, feature_surgery, similarity_maps, surgery_tokens
 from alignsam_sb3.semantics.prompts import TEMPLATES
 
 logger = logging.getLogger(__name__)
 
 SEMANTICS_VERSION = 2
+_NAMED, _SHOWN = 10, 60  # texts in a warning, and characters of each
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ClipSurgery:
     :param tokenize: turns texts into token ids, given ``context_length``
     :param image_size: side of the square that images are squashed to, in pixels; by default the model's own
     :param n_dual: blocks with a second path; the paper's 6, or all of a shallower tower
-    :param name: goes into the fingerprint and into messages
+    :param name: for messages
     :param known_tokens: ids of the tokens that it was trained with; texts with others are warned of. None: all
     :raises TypeError: surgery is not defined for its image tower
     :raises ValueError: a weight is NaN or infinite, or the size is no multiple of the patch
@@ -83,18 +85,14 @@ class ClipSurgery:
         self._mean, self._std = (th.tensor(v, device=self.device).reshape(3, 1, 1) for v in (mean, std))
         self._text_features: dict[str, th.Tensor] = {}
         self._known = known_tokens
+        self._warned: set[str] = set()
 
     @cached_property
     def fingerprint(self) -> str:
         """Changes whenever a map would."""
         pixels = [self._mean.flatten().tolist(), self._std.flatten().tolist()]
-        # the printed model holds what no weight tells: activation, heads, strides
-        said = [str(self.clip), self.image_size, self.n_dual, pixels, TEMPLATES, SEMANTICS_VERSION]
-        digest = hashlib.sha256(json.dumps(said).encode())
-        for key, value in sorted(self.clip.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return f"clip-{digest.hexdigest()[:16]}"
+        said = [structure(self.clip), self.image_size, self.n_dual, pixels, TEMPLATES, SEMANTICS_VERSION]
+        return f"clip-{digest(self.clip.state_dict(), *said)}"
 
     def _preprocess(self, image: NDArray[np.uint8]) -> th.Tensor:
         """Squash to a square (the aspect ratio is lost, nothing is cropped) and normalise: (3, n, n)."""
@@ -113,22 +111,46 @@ class ClipSurgery:
     @th.no_grad()
     def text_features(self, texts: Sequence[str]) -> th.Tensor:
         """Normalised ensemble features (N, D): each text in all 85 templates, averaged. Computed once per string."""
+        self._warn_of_cut([text for text in texts if text not in self._text_features and text not in self._warned])
         for text in dict.fromkeys(texts):
             if text not in self._text_features:
-                prompts = [template.format(text) for template in TEMPLATES]
-                tokens = self._tokenize(prompts, context_length=self.clip.context_length).to(self.device)
+                tokens = self._tokens(_in_templates(text)).to(self.device)
                 features = F.normalize(self.clip.encode_text(tokens), dim=-1)
                 self._text_features[text] = F.normalize(features.mean(0), dim=-1)
         return th.stack([self._text_features[text] for text in texts])
 
     def check_words(self, texts: Sequence[str]) -> None:
-        """Warn of texts with words that the model was never taught (only of an embedded one this is known)."""
-        if self._known is not None:
-            for text in texts:
-                if not self._known.issuperset(
-                    self._tokenize([text], context_length=self.clip.context_length).flatten().tolist()
-                ):
-                    logger.warning("CLIP %r was never taught all words of %r: its maps for it mean little", self.name, text)
+        """Warn of texts that are cut, and of words that the model was never taught (known of an embedded one only)."""
+        self._warn_of_cut(texts)
+        if self._known is None:
+            return
+        strange = [
+            text for text in dict.fromkeys(texts) if not self._known.issuperset(self._tokens([text]).flatten().tolist())
+        ]
+        if strange:
+            logger.warning(
+                "CLIP %r was never taught all words of %s: its maps for %s mean little. Ask for them in words that it knows "
+                "(prompts={CATEGORY: 'other words'}), or name another CLIP (clip='ViT-B-16-quickgelu:openai')",
+                self.name,
+                _listed(strange),
+                "it" if len(strange) == 1 else "them",
+            )
+
+    def _tokens(self, texts: Sequence[str], more: int = 0) -> th.Tensor:
+        """Token ids (N, context length), or so many more of each text than the model reads."""
+        return self._tokenize(list(texts), context_length=self.clip.context_length + more)
+
+    def _warn_of_cut(self, texts: Sequence[str]) -> None:
+        """Name the texts of which the model does not read the end, in one template or another."""
+        cut = [text for text in dict.fromkeys(texts) if self._tokens(_in_templates(text), 1)[:, -1].any()]
+        self._warned.update(cut)
+        if cut:
+            logger.warning(
+                "CLIP %r reads no more than %d tokens, templates included: the end of %s is cut off. Say it in fewer words",
+                self.name,
+                self.clip.context_length,
+                _listed(cut),
+            )
 
     @th.no_grad()
     def similarity(
@@ -148,6 +170,16 @@ class ClipSurgery:
         scores = (cosines[:, 0] + cosines[:, 1:].amax(1)) / 2
         places = cosines[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *self.grid)
         return SimilarityMaps(similarity_maps(similarity[:, 1:], self.grid), scores, places)
+
+
+def _in_templates(text: str) -> list[str]:
+    return [template.format(text) for template in TEMPLATES]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Some texts, none of them longer than a line."""
+    shown = [repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...") for text in texts[:_NAMED]]
+    return ", ".join(shown) + (f" and {len(texts) - _NAMED} others" if len(texts) > _NAMED else "")
 
 
 class LanguagePrior:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,15 +9,15 @@ import open_clip
 import torch as th
 from open_clip.model import CLIP, build_model_from_openai_state_dict
 from open_clip.pretrained import download_pretrained, download_pretrained_from_url
-from safetensors.torch import load_file
 
 from alignsam_sb3.names import nearest
 from alignsam_sb3.semantics.clip_surgery import check_tower
 from alignsam_sb3.semantics.language import ClipSurgery
 from alignsam_sb3.semantics.tiny import ASSET, load_tiny_clip
-from alignsam_sb3.weights import load_strictly
+from alignsam_sb3.weights import load_strictly, read_weights
 
 _SIZES = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI keeps among the weights
+_LANDMARK = "visual.conv1.weight"
 _EXAMPLES = "tiny, ViT-B-16-quickgelu:openai, ViT-B-16:/path/to/weights.safetensors, openai:/path/to/ViT-B-16.pt"
 
 
@@ -104,31 +103,10 @@ def _fetch(name: str, tag: str, config: dict[str, str]) -> Path:
 
 
 def _read_weights(path: Path) -> tuple[dict[str, th.Tensor], bool]:
-    """A state dict, and whether it is in OpenAI's own layout; nothing but tensors is unpickled."""
-    found: object
-    try:
-        if path.suffix == ".safetensors":
-            found = load_file(path)
-        elif _is_torchscript(path):
-            found = dict(th.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
-        else:
-            found = th.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and safetensors raise whatever they meet
-        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {error}): download it again") from error
-    if isinstance(found, dict):
-        found = found.get("state_dict", found)
-    if not (isinstance(found, dict) and all(isinstance(value, th.Tensor) for value in found.values())):
-        raise ValueError(f"{path} holds no state dict: expected OpenAI's archive, a dict of tensors, or safetensors")
-    weights = {str(key).removeprefix("module."): value for key, value in found.items()}
+    """A state dict in single precision, and whether it is in OpenAI's own layout; nothing in the file is run."""
+    weights = read_weights(path, _LANDMARK)
     is_openai = any(key in weights for key in _SIZES)
-    return {key: value.float() for key, value in weights.items() if key not in _SIZES}, is_openai
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
+    return {k: v.float() if isinstance(v, th.Tensor) else v for k, v in weights.items() if k not in _SIZES}, is_openai
 
 
 def _read_openai(path: Path) -> CLIP:

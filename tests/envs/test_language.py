@@ -12,8 +12,9 @@ from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import centre_click
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.evaluation import clip_points_player, clip_top_player
+from alignsam_sb3.frame import PADDING, Frame
 from alignsam_sb3.segmenters import load_segmenter
-from alignsam_sb3.semantics import PADDING, load_clip, maps_in_frame
+from alignsam_sb3.semantics import load_clip
 
 SCENES = {"n_images": 16}
 
@@ -48,16 +49,16 @@ def test_without_a_prior_there_are_no_maps(make_env):
     assert "similarity_maps" not in observation
     assert "clip_score" not in info
     with pytest.raises(RuntimeError, match="no language prior: make it with clip='tiny'"):
-        _ = env.similarity_map
+        env.batch.similarity_map(0)
 
 
 def test_maps_are_those_of_the_prior(semantic):
     observation, _ = semantic.reset(options={"image_index": 3, "category_id": 2})
     image = semantic.shared.dataset[3].image
     found = load_clip("tiny", "cpu").similarity([image], semantic.shared.dataset.categories)
-    assert np.allclose(semantic.similarity_map, found.maps[0, 2], atol=2e-3)  # a bank is kept in half precision
+    assert np.allclose(semantic.batch.similarity_map(0), found.maps[0, 2], atol=2e-3)  # a bank is kept in half precision
     for name, maps in (("similarity_maps", found.maps), ("cosine_maps", found.cosines)):
-        expected = maps_in_frame(maps[0].numpy(), (128, 128), 128, (16, 16))
+        expected = Frame(128).from_squashed(maps[0].numpy(), (128, 128), (16, 16))
         assert np.allclose(observation[name], expected, atol=2e-3)
 
 
@@ -79,7 +80,7 @@ def test_clip_points_follow_the_word(semantic, player):
         for category, other in zip(shown, np.roll(shown, 1), strict=True):
             if category != other:
                 semantic.reset(options={"image_index": index, "category_id": int(category)})
-                semantic.step(player([semantic], [], 0)[0])
+                semantic.batch.place(np.array([0]), player(semantic.batch, semantic.batch.observe(), 0))
                 own.append(metrics.dice(semantic.mask, sample.target(category)))
                 crossed.append(metrics.dice(semantic.mask, sample.target(other)))
     assert np.mean(own) > 2 * np.mean(crossed)
@@ -88,7 +89,7 @@ def test_clip_points_follow_the_word(semantic, player):
 def test_phrases_replace_names():
     env = gym.make("SamSeg-v0", dataset_kwargs=SCENES, device="cpu", prompts={"disc": "red disc"}).unwrapped
     assert env.shared.texts[:2] == ("red disc", "box")
-    assert env.settings["prompts"] == {"disc": "red disc"}
+    assert env.config["prompts"] == {"disc": "red disc"}
     with pytest.raises(ValueError, match="did you mean 'disc'"):
         gym.make("SamSeg-v0", dataset_kwargs=SCENES, device="cpu", prompts={"disk": "red disc"})
     with pytest.raises(ValueError, match="there is none: give clip"):
@@ -98,31 +99,34 @@ def test_phrases_replace_names():
 def test_padding_is_marked_in_a_photograph_of_any_shape(coco_root, tiny):
     env = gym.make("SamSeg-v0", dataset=f"coco:{coco_root}", device="cpu").unwrapped
     observation, _ = env.reset(seed=0)
-    height, width = env.image_size
+    height, width = env.batch.size(0)
     expected = np.arange(16) + 0.5 < 16 * height / max(height, width)
     assert np.array_equal((observation["similarity_maps"][0] != PADDING).any(1), expected)
 
 
 def test_objects_and_names_do_not_mix(tiny):
     scenes = ToyScenes("semantic", "train", 16)
-    env = SamSegEnv(scenes, segmenter=tiny, clip=load_clip("tiny", "cpu"))
-    assert env.settings["clip"] == "tiny"
-    assert SamSegEnv(scenes, segmenter=load_segmenter("tiny", "cpu"), device="cpu").settings["clip"] == "tiny"
+    env = SamSegEnv(dataset=scenes, segmenter=tiny, clip=load_clip("tiny", "cpu"))
+    assert env.config["clip"] == "tiny"
+    assert SamSegEnv(dataset=scenes, segmenter=load_segmenter("tiny", "cpu"), device="cpu").config["clip"] == "tiny"
     with pytest.raises(TypeError, match="both as objects"):
-        SamSegEnv(scenes, segmenter="tiny")
+        SamSegEnv(dataset=scenes, segmenter="tiny")
 
 
-def test_several_clicks_in_one_step(semantic):
-    semantic.reset(seed=0)
-    click = centre_click(semantic.target)
-    _, _, _, _, info = semantic.step([click, ((0, 0), 0)])
-    assert info["point_labels"] == [click[1], 0]
-    assert len(semantic.clicks) == 2
-    alone = gym.make("SamSeg-v0", dataset_kwargs=SCENES, device="cpu", remove=True).unwrapped
-    alone.reset(seed=0)
-    alone.step([click, ((0, 0), 0)])
-    alone.step(2 * 256)  # remove takes back one click
-    assert alone.clicks == [click]
+def test_several_clicks_at_once_are_taken_back_at_once():
+    env = gym.make("SamSeg-v0", dataset_kwargs=SCENES, device="cpu", remove=True).unwrapped
+    before, _ = env.reset(seed=0)
+    click = centre_click(env.target)
+    env.batch.place(np.array([0]), [[click, ((0, 0), 0)]])
+    assert env.clicks == [click, ((0, 0), 0)]
+    assert env.batch.info(0)["point_labels"] == [click[1], 0]
+    assert env.batch.num_steps[0] == 0
+    assert env.batch.dice[0] == env.batch.best_dice[0] > 0
+    assert not env.action_masks()[[0, 256]].any()  # a cell that holds a click
+    after, *_ = env.step(2 * 256)  # remove
+    assert env.clicks == []
+    assert np.array_equal(after["action_mask"], before["action_mask"])
+    assert np.array_equal(after["sam_pred_mask_prob"], before["sam_pred_mask_prob"])
 
 
 def test_vec_env_hands_out_the_same_maps():
@@ -142,7 +146,7 @@ def test_vec_env_hands_out_the_same_maps():
 def test_maps_are_rendered_beside_the_belief(semantic):
     semantic.reset(seed=0)
     before = semantic.render_maps()
-    semantic.step(centre_click(semantic.target))
+    semantic.batch.place(np.array([0]), [[centre_click(semantic.target)]])
     after = semantic.render_maps()
     assert before.shape == after.shape
     assert before.shape[1] == 2 * before.shape[0] - 2 * 22

@@ -5,13 +5,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from alignsam_sb3.envs.episode import Answer
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.datasets import Sample, UnreadableImageError
+from alignsam_sb3.datasets import Sample, ToyScenes, UnreadableImageError
+from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.task import Task
 
 
 def play(env, seed, steps=10):
@@ -109,14 +110,20 @@ def test_a_persons_click_becomes_the_nearest_action(make_env):
 
 def test_the_observation_does_not_depend_on_the_truth(make_env):
     """Two episodes on one image with different truths look the same until the reward."""
-    env = make_env().unwrapped
-    env.reset(options={"image_index": 0, "category_id": 0})
-    seen = env.step(20)
-    env.reset(options={"image_index": 0, "category_id": 0})
-    env.episode.truth = ~env.episode.truth
-    other = env.step(20)
-    assert all(np.array_equal(seen[0][key], other[0][key]) for key in seen[0])
-    assert seen[1] != other[1]
+
+    class Turned(ToyScenes):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return replace(sample, masks=~sample.masks)
+
+    seen = []
+    for scenes in (ToyScenes, Turned):
+        env = SamSegEnv(dataset=scenes("saliency", "train", 4), segmenter=load_segmenter("tiny", "cpu"), clip=None)
+        first, _ = env.reset(options={"image_index": 0, "category_id": 0})
+        seen.append((first, *env.step(20)))
+    for a, b in zip(seen[0][:2], seen[1][:2], strict=True):
+        assert all(np.array_equal(a[key], b[key]) for key in a)
+    assert seen[0][2] != seen[1][2]
 
 
 def test_rendering_shows_photo_truth_and_prediction(make_env):
@@ -148,7 +155,7 @@ def test_observations_handed_out_are_never_written_to(make_env):
         ({"dataset": "toy:salience"}, "did you mean 'saliency'"),
         ({"split": "evl"}, "did you mean 'eval'"),
         ({"render_mode": "rgb"}, "did you mean 'rgb_array'"),
-        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"max_steps": 0}, "max_steps must be between 1 and 10000, got 0"),
         ({"patches": 1}, "patches must be at least 2"),
     ],
 )
@@ -160,6 +167,15 @@ def test_bad_options_name_the_nearest(make_env, options, message):
 def test_an_unknown_option_is_refused():
     with pytest.raises(ValueError, match="did you mean 'patches'"):
         gym.make("SamSeg-v0", patchs=3)
+    with pytest.raises(TypeError, match="a task or options, not both: got a Task and patches"):
+        SamSegEnv(Task(), patches=3)
+
+
+def test_a_step_before_the_first_reset_says_so(make_env):
+    env = make_env().unwrapped
+    for call in (lambda: env.step(0), env.action_masks):
+        with pytest.raises(RuntimeError, match=r"call reset\(\) before"):
+            call()
 
 
 def test_a_click_outside_the_image_is_refused_before_it_counts(make_env):
@@ -167,8 +183,11 @@ def test_a_click_outside_the_image_is_refused_before_it_counts(make_env):
     env.reset(seed=0)
     for click in (((500, 5), 1), ((5, 5), 7)):
         with pytest.raises(ValueError, match=r"outside the image|1 \(foreground\) or 0"):
-            env.step(click)
+            env.batch.place(np.array([0]), [[((9, 9), 1), click]])
+    with pytest.raises(ValueError, match="action 128 of 128"):
+        env.step(128)
     assert env.clicks == []
+    assert env.action_masks().all()
 
 
 def test_gym_make_vec_works(make_env):
@@ -178,17 +197,20 @@ def test_gym_make_vec_works(make_env):
     assert venv.step(np.array([3, 4]))[1].shape == (2,)
 
 
+def _cats(root, split, on_error):
+    kwargs = {"categories": ["cat"]}
+    return SamSegEnv(dataset=f"coco:{root}", split=split, dataset_kwargs=kwargs, device="cpu", on_error=on_error)
+
+
 def test_skipped_images_are_never_drawn(coco_root):
     (coco_root / "val2017" / "001.png").write_bytes(b"")
-    env = SamSegEnv(f"coco:{coco_root}", "eval", {"categories": ["cat"]}, device="cpu", on_error="skip")
+    env = _cats(coco_root, "eval", "skip")
     drawn = {env.reset(seed=s)[1]["image_id"] for s in range(20)}
     assert drawn == {"000.png", "003.png"}
 
 
 def test_an_image_that_vanishes_during_training_is_skipped_and_said(coco_root, caplog):
-    spec = f"coco:{coco_root}"
-    env = SamSegEnv(spec, "train", {"categories": ["cat"]}, device="cpu", on_error="skip")
-    strict = SamSegEnv(spec, "train", {"categories": ["cat"]}, device="cpu")
+    env, strict = (_cats(coco_root, "train", on_error) for on_error in ("skip", "raise"))
     (coco_root / "images" / "train2017" / "001.png").unlink()
     assert {env.reset(seed=s)[1]["image_id"] for s in range(20)} == {"000.png", "003.png"}
     assert "is skipped" in caplog.text
@@ -198,13 +220,14 @@ def test_an_image_that_vanishes_during_training_is_skipped_and_said(coco_root, c
 
 
 def test_photographs_of_any_shape_are_played_in_one_frame(photographs):
-    env = SamSegEnv(f"coco:{photographs / 'coco_permissive'}", "eval", {"categories": ["person"]}, device="cpu")
+    kwargs = {"dataset_kwargs": {"categories": ["person"]}, "device": "cpu"}
+    env = SamSegEnv(dataset=f"coco:{photographs / 'coco_permissive'}", split="eval", **kwargs)
     for seed in range(3):
         observation, info = env.reset(seed=seed)
         assert env.observation_space.contains(observation)
         allowed = np.flatnonzero(env.action_masks())
-        _, _, _, _, info = env.step(int(allowed[len(allowed) // 4]))
-        assert info["mask"].shape == env.episode.sample.size
+        env.step(int(allowed[len(allowed) // 4]))
+        assert env.mask.shape == env.target.shape == env.batch.sample(0).size
 
 
 class HalfSaid:
@@ -225,57 +248,69 @@ class HalfSaid:
 
 
 @pytest.mark.parametrize("reward", ["dice_gain", "paper", "shaped"])
-def test_what_the_annotation_leaves_out_counts_neither_way(tiny, reward):
-    env = SamSegEnv(HalfSaid(), segmenter=tiny, clip=None, reward=reward, max_steps=3)
+def test_what_the_annotation_leaves_out_counts_neither_way(tiny, answering, reward):
+    env = SamSegEnv(dataset=HalfSaid(), segmenter=tiny, clip=None, reward=reward, max_steps=3)
     env.reset(seed=0)
     answer = th.full((64, 64), -9.0)
     answer[8:24, 8:24] = 9.0
-    env.supply(Answer(answer, 1.0))
-    *_, info = env.step(((16, 16), 1))
+    answering(answer)
+    *_, info = env.step(env.action_from_click((16, 16), 1))
     assert info["dice"] > 0.95
     answer = answer.clone()
     answer[32:] = 9.0  # all of what nothing is said of, too
-    env.supply(Answer(answer, 1.0))
-    _, gained, *_, after = env.step(((16, 50), 1))
+    answering(answer)
+    _, gained, *_, after = env.step(env.action_from_click((16, 50), 1))
     assert after["dice"] == info["dice"]
     assert after["iou"] == info["iou"]
     assert gained == 0
-    assert env.valid is not None
-    kind, cell = divmod(env.oracle_action(), env.grid.n_cells)
-    assert kind == 0 or cell // env.grid.patches < 4  # nothing there is worth a negative click
-    assert metrics.dice(env.mask, env.target) < 0.5 < metrics.dice(env.mask, env.target, env.valid)
+    kind, cell = divmod(env.oracle_action(), env.batch.grid.n_cells)
+    assert kind == 0 or cell // env.batch.grid.patches < 4  # nothing there is worth a negative click
+    valid = env.batch.sample(0).valid_for(0)
+    assert valid is not None
+    assert metrics.dice(env.mask, env.target) < 0.5 < metrics.dice(env.mask, env.target, valid)
+    covered, known = env.truth_on_grid()
+    assert known[:8].all()
+    assert not known[8:].any()
+    assert not covered[8:].any()
 
 
-def test_the_oracle_prefers_the_depth_of_what_is_wrong(make_env):
+def clicked(env, action):
+    """Where an action clicks, and with which label."""
+    actions, size = env.batch.actions, env.batch.size(0)
+    x, y = env.batch.grid.centres(size)[actions.cells(np.array([action]))[0]]
+    return (int(x), int(y)), int(actions.labels(np.array([action]))[0])
+
+
+def test_the_oracle_prefers_the_depth_of_what_is_wrong(make_env, answering):
     env = make_env(patches=16).unwrapped
     env.reset(seed=3)
     liked = env.oracle_preference()
-    assert liked.shape == (env.grid.n_actions,)
+    assert liked.shape == (env.batch.actions.n,)
     assert liked.sum() == pytest.approx(1, abs=1e-5)
-    (x, y), label = env.grid.click(int(liked.argmax()), env.image_size)
+    (x, y), label = clicked(env, liked.argmax())
     assert label == 1
     assert env.target[y, x]
     for action in np.flatnonzero(liked):
-        (x, y), label = env.grid.click(int(action), env.image_size)
+        (x, y), label = clicked(env, action)
         assert label == 1
         assert env.target[y, x]
-    answer = th.full((64, 64), 9.0)  # the mask takes everything: only negative clicks off the target can help
-    env.supply(Answer(answer, 1.0))
+    answering(th.full((64, 64), 9.0))  # the mask takes everything: only negative clicks off the target can help
     env.step(int(liked.argmax()))
     for action in np.flatnonzero(env.oracle_preference()):
-        (x, y), label = env.grid.click(int(action), env.image_size)
+        (x, y), label = clicked(env, action)
         assert label == 0
         assert not env.target[y, x]
         assert env.action_masks()[action]
 
 
-def test_where_nothing_is_wrong_the_oracle_confirms(make_env):
+def test_where_nothing_is_wrong_the_oracle_confirms(make_env, answering):
     env = make_env().unwrapped
     env.reset(seed=3)
-    full = th.nn.functional.interpolate(th.from_numpy(env.target.astype(np.float32))[None, None], (64, 64))[0, 0]
-    env.supply(Answer(18 * full - 9, 1.0))
+    cells = th.from_numpy((env.batch.judge.share[0] > 127).numpy().astype(np.float32))
+    answering(18 * th.nn.functional.max_pool2d(cells[None], 2)[0] - 9)
     env.step(env.oracle_action())
-    env.episode.beliefs[-1] = replace(env.episode.beliefs[-1], mask=env.target.copy())
+    env.batch.judge.share[0] = 255 * env.batch.judge.masks(env.batch.sessions.logits)[0]  # the truth is what was answered
     liked = env.oracle_preference()
     assert liked.max() == 1
     assert liked.argmax() == env.oracle_action()
+    assert clicked(env, liked.argmax())[1] == 1

@@ -68,6 +68,18 @@ def test_e_measure_is_what_its_paper_writes(images):
     assert metrics.e_measure(mask, truth) == pytest.approx(float(np.mean((1 + alignment) ** 2 / 4)))
 
 
+@pytest.mark.parametrize("measure", [metrics.FMeasure, metrics.EMeasure])
+def test_adaptive_measures_cut_float_maps_exactly(measure):
+    """Twice the mean lies between two thresholds of 8 bits, and so does the object: 1, not 0."""
+    probability, truth = np.full((300, 300), 0.2498), np.zeros((300, 300), bool)
+    truth[:100, :100] = True
+    probability[truth] = 0.571
+    for said, there in ((probability, truth), (th.from_numpy(probability), th.from_numpy(truth))):
+        found = measure()
+        found.update(said, there)
+        assert float(found.compute()["adaptive"]) == pytest.approx(1)
+
+
 def test_miou_is_of_categories_over_the_data_set():
     miou = metrics.MeanIoU(3)
     one, two = np.array([[True, True, False, False]]), np.array([[True, False, False, False]])

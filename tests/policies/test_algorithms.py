@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 from zipfile import ZipFile
@@ -9,10 +10,12 @@ import torch as th
 from alignsam_sb3.envs.spaces import CompactBox
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.utils import LinearSchedule
 
-from alignsam_sb3.policies import ImplicitExtractor, SamMaskablePPO, SamPPO, load_policy, read_recipe
+from alignsam_sb3.policies import ImplicitExtractor, ImplicitMaskablePolicy, SamMaskablePPO, SamPPO, load_policy, read_recipe
 
 BOTH = pytest.mark.parametrize(
     ("algorithm", "policy"), [(SamMaskablePPO, "ImplicitMaskablePolicy"), (SamPPO, "ImplicitPolicy")]
@@ -63,7 +66,7 @@ def test_actions_are_masked_in_evaluate_policy(make_env, algorithm, policy):
     invalid = []
 
     def look(locals_, globals_):
-        invalid.append(locals_["info"]["invalid_action"])
+        invalid.append(locals_["info"].get("invalid_action", False))
 
     evaluate_policy(model, venv, n_eval_episodes=10, deterministic=False, callback=look, warn=False)
     assert len(invalid) >= 30
@@ -77,12 +80,14 @@ def test_the_zip_holds_no_observations_and_no_frozen_weights(tmp_path, venv, alg
     with ZipFile(tmp_path / "policy.zip") as archive:
         sizes = {item.filename: item.file_size for item in archive.infolist()}
         names = th.load(archive.open("policy.pth"), weights_only=True).keys()
-        data = json.loads(archive.read("data"))
+        data, told = (json.loads(archive.read(name)) for name in ("data", "alignsam.json"))
     rest = sum(size for name, size in sizes.items() if name not in ("policy.pth", "policy.optimizer.pth"))
     assert rest < 1e6
     assert "_last_obs" not in data
     assert not any("sam" in name or "encoder" in name for name in names)
-    assert data["recipe"]["env"]["dataset"] == "toy:saliency"
+    assert told["env"]["dataset"] == "toy:saliency"
+    assert told["hyperparameters"]["n_steps"] == 6
+    assert told["progress"]["num_timesteps"] == 12
 
 
 @BOTH
@@ -92,9 +97,13 @@ def test_loading_unpickles_nothing(tmp_path, venv, algorithm, policy, monkeypatc
     def trap(*args, **kwargs):
         raise AssertionError("something was unpickled")
 
-    monkeypatch.setattr(cloudpickle, "loads", trap)
-    monkeypatch.setattr(pickle, "loads", trap)
+    for module, name in ((cloudpickle, "loads"), (pickle, "loads"), (pickle, "load"), (pickle, "Unpickler"), (th, "load")):
+        monkeypatch.setattr(module, name, trap)
     load_policy(tmp_path / "policy.zip", venv)
+    algorithm.load(tmp_path / "policy.zip")
+    algorithm.load(tmp_path / "policy.zip", venv)
+    with pytest.raises(AssertionError, match="something was unpickled"):
+        algorithm.load(tmp_path / "policy.zip", trust=True)
 
 
 def test_what_does_not_fit_is_refused(tmp_path, venv, make_env):
@@ -132,17 +141,121 @@ def test_nan_weights_are_refused(tmp_path, venv):
         load_policy(tmp_path / "policy.zip", venv)
 
 
-def test_arguments_that_are_not_plain_need_trust(tmp_path, venv):
-    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs={"activation_fn": th.nn.ReLU}).save(tmp_path / "p.zip")
-    with pytest.raises(ValueError, match="built with activation_fn, which cannot be read without unpickling"):
+class Squared(th.nn.ReLU):
+    """An activation that no file can name."""
+
+
+def test_arguments_that_are_not_plain_are_given_or_trusted(tmp_path, venv, caplog):
+    arguments = {"activation_fn": Squared, "net_arch": [8]}
+    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs=arguments).save(tmp_path / "p.zip")
+    with pytest.raises(ValueError, match=r"built with activation_fn, which cannot be read without unpickling: give it, load"):
         load_policy(tmp_path / "p.zip", venv)
-    assert load_policy(tmp_path / "p.zip", venv, trust=True).policy.activation_fn is th.nn.ReLU
+    given = SamMaskablePPO.load(tmp_path / "p.zip", venv, policy_kwargs={"activation_fn": Squared})
+    assert given.policy.activation_fn is Squared
+    assert given.policy.net_arch == [8]
+    assert not caplog.text
+    assert load_policy(tmp_path / "p.zip", venv, trust=True).policy.activation_fn is Squared
+    assert "whatever code it brings is run" in caplog.text
+
+
+def test_torchs_activations_are_named(tmp_path, venv):
+    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs={"activation_fn": th.nn.ELU}).save(tmp_path / "p.zip")
+    assert SamMaskablePPO.load(tmp_path / "p.zip").policy.activation_fn is th.nn.ELU
+
+
+class OwnPolicy(ImplicitMaskablePolicy):
+    """Somebody's own."""
+
+
+def test_a_policy_of_ones_own_is_named_by_the_caller(tmp_path, venv):
+    new(SamMaskablePPO, OwnPolicy, venv).save(tmp_path / "p.zip")
+    with pytest.raises(ValueError, match="of the class 'OwnPolicy', which is none of SamMaskablePPO's: name it yourself"):
+        SamMaskablePPO.load(tmp_path / "p.zip")
+    assert isinstance(SamMaskablePPO.load(tmp_path / "p.zip", policy=OwnPolicy).policy, OwnPolicy)
+    named = "alignsam_sb3.policies:ImplicitMaskablePolicy"
+    assert type(load_policy(tmp_path / "p.zip", venv, policy=named).policy) is ImplicitMaskablePolicy
+    with pytest.raises(ValueError, match=r"no policy can be imported as 'nosuch\.Policy'"):
+        SamMaskablePPO.load(tmp_path / "p.zip", policy="nosuch.Policy")
+
+
+@BOTH
+def test_going_on_equals_never_having_stopped(tmp_path, make_env, algorithm, policy):
+    """Weights, optimizer, schedules and step count are all in plain values."""
+
+    def fresh():
+        return SamSegVecEnv([lambda: Monitor(make_env(max_steps=3))] * 2)
+
+    def go_on(model):
+        model.set_random_seed(7)
+        return model.learn(24, reset_num_timesteps=False)
+
+    schedules = {"learning_rate": LinearSchedule(1e-3, 1e-4, 0.8), "clip_range": lambda left: 0.1 + 0.1 * left}
+    model = new(algorithm, policy, fresh(), **schedules).learn(24)
+    model.save(tmp_path / "p.zip")
+    loaded = algorithm.load(tmp_path / "p.zip", fresh(), device="cpu")
+    assert loaded.num_timesteps == 24
+    assert loaded.learning_rate(0.5) == pytest.approx(model.learning_rate(0.5)) == pytest.approx(4.375e-4)
+    assert loaded.clip_range(0.25) == pytest.approx(0.125)
+    model.set_env(fresh())
+    weights = [go_on(m).policy.state_dict() for m in (model, loaded)]
+    assert all(th.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert model._n_updates == loaded._n_updates == 4
+    assert model.num_timesteps == loaded.num_timesteps == 48
+
+
+def test_without_an_environment_it_can_be_saved_again(tmp_path, venv):
+    model = new(SamMaskablePPO, "ImplicitMaskablePolicy", venv).learn(12)
+    model.save(tmp_path / "a.zip")
+    SamMaskablePPO.load(tmp_path / "a").save(tmp_path / "b.zip")
+    again = SamMaskablePPO.load(tmp_path / "b.zip", venv)
+    assert again.num_timesteps == 12
+    assert again.observation_space == venv.observation_space
+    with ZipFile(tmp_path / "a.zip") as one, ZipFile(tmp_path / "b.zip") as two:
+        assert json.loads(one.read("alignsam.json")) == json.loads(two.read("alignsam.json"))
+
+
+def test_it_is_saved_to_and_loaded_from_open_files(tmp_path, venv):
+    file = io.BytesIO()
+    model = new(SamMaskablePPO, "ImplicitMaskablePolicy", venv)
+    model.save(file)
+    file.seek(0)
+    loaded = SamMaskablePPO.load(file)
+    assert all(th.equal(v, loaded.policy.state_dict()[k]) for k, v in model.policy.state_dict().items())
+
+
+def test_a_file_of_an_earlier_version_loads(tmp_path, venv):
+    """Its recipe is among the attributes, and it has no plain schedules or spaces."""
+    model = new(SamMaskablePPO, "ImplicitMaskablePolicy", venv).learn(12)
+    model.save(tmp_path / "new.zip")
+    with ZipFile(tmp_path / "new.zip") as source, ZipFile(tmp_path / "old.zip", "w") as target:
+        for name in source.namelist():
+            if name == "data":
+                target.writestr(name, json.dumps({**json.loads(source.read(name)), "recipe": model.recipe}))
+            elif name != "alignsam.json":
+                target.writestr(name, source.read(name))
+    loaded = SamMaskablePPO.load(tmp_path / "old.zip", venv, n_epochs=3)
+    assert (loaded.num_timesteps, loaded.n_steps, loaded.gamma, loaded.n_epochs) == (12, 6, model.gamma, 3)
+    assert read_recipe(tmp_path / "old.zip")["env"] == model.recipe["env"]
+    with pytest.raises(ValueError, match="does not say in plain values what it observes: give the environment"):
+        SamMaskablePPO.load(tmp_path / "old.zip")
+
+
+def test_another_algorithms_file_is_named(tmp_path, venv):
+    new(SamPPO, "ImplicitPolicy", venv).save(tmp_path / "p.zip")
+    with pytest.raises(ValueError, match="was saved by SamPPO, not by SamMaskablePPO"):
+        SamMaskablePPO.load(tmp_path / "p.zip")
+    PPO("MlpPolicy", "CartPole-v1").save(tmp_path / "stock.zip")
+    with pytest.raises(ValueError, match="was saved by another program, not by SamPPO"):
+        SamPPO.load(tmp_path / "stock.zip")
+    with pytest.raises(ValueError, match="cannot be read without unpickling it"):
+        read_recipe(tmp_path / "stock.zip")
 
 
 def test_a_policy_loaded_without_environment_keeps_its_recipe(tmp_path, venv):
     new(SamMaskablePPO, "ImplicitMaskablePolicy", venv).save(tmp_path / "a.zip")
-    SamMaskablePPO.load(tmp_path / "a.zip").save(tmp_path / "b.zip")
-    assert read_recipe(tmp_path / "a.zip") == read_recipe(tmp_path / "b.zip")
+    for trust in (False, True):
+        SamMaskablePPO.load(tmp_path / "a.zip", trust=trust).save(tmp_path / "b.zip")
+        assert read_recipe(tmp_path / "a.zip")["env"] == read_recipe(tmp_path / "b.zip")["env"] != {}
 
 
 def test_another_process_data_set_loads_it(tmp_path, venv, coco_root, make_env):
@@ -204,8 +317,9 @@ def test_a_cells_logit_follows_its_place():
     context, steps = th.zeros(1, 8), th.zeros(1, 1)
     free = th.ones(1, 1, 8, 8)
     belief = th.zeros(1, 1, 16, 16)
-    one = extractor.cells(embedding, belief, free, steps, context).reshape(2, 8, 8)
-    moved = extractor.cells(embedding.roll((2, 4), (2, 3)), belief, free, steps, context).reshape(2, 8, 8)
+    one = extractor.cells(extractor.narrow(embedding), belief, free, steps, context).reshape(2, 8, 8)
+    elsewhere = extractor.narrow(embedding.roll((2, 4), (2, 3)))
+    moved = extractor.cells(elsewhere, belief, free, steps, context).reshape(2, 8, 8)
     assert th.allclose(one.roll((1, 2), (1, 2))[:, 2:6, 3:6], moved[:, 2:6, 3:6], atol=1e-4)
     assert extractor({**batch, "sam_image_embeddings": embedding}).shape == (1, 8 + 128)
 

@@ -12,12 +12,13 @@ from PIL import Image
 from alignsam_sb3 import metrics
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.features import SegmenterSource, build_bank
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network import METRICS, RewardNetwork, RewardNetworkConfig, RewardScorer, load_scorer, score_of
 from alignsam_sb3.rewards.network.__main__ import main
 from alignsam_sb3.rewards.network.corpus import Corpus, build_corpus, true_metrics
 from alignsam_sb3.rewards.network.damage import damaged, softened
 from alignsam_sb3.rewards.network.fit import Examples, balanced
-from alignsam_sb3.rewards.network.frame import spoken_in_frame, to_frame
+from alignsam_sb3.rewards.network.frame import spoken_in_frame
 from alignsam_sb3.rewards.network.measure import calibration_error, measure, predict_corpus, regret
 from alignsam_sb3.rewards.network.model import soft_metrics
 from alignsam_sb3.semantics import LanguagePrior, load_clip
@@ -117,7 +118,7 @@ def test_moving_a_mask_up_the_gradient_raises_its_true_dice(scorer, unseen):
 
 def test_the_embedded_network_meets_its_bar_on_unseen_scenes(scorer, unseen, tiny):
     _, bank, corpus = unseen
-    found = measure(scorer, Examples(corpus, bank, [0]))
+    found = measure(scorer, Examples(corpus, bank, [0], Frame(64)))
     assert found["masks"]["spearman"] >= 0.95
     assert found["masks"]["mae"] <= 0.05
     assert found["regret"] <= 0.02
@@ -161,7 +162,7 @@ def test_a_softened_mask_is_the_same_mask():
 
 
 def test_masks_keep_their_aspect_in_the_frame():
-    cells = to_frame(np.ones((30, 60), bool), 64)
+    cells = Frame(64).cells(np.ones((30, 60), bool), 64)
     assert (cells[:32] == 255).all()
     assert not cells[32:].any()
 
@@ -239,10 +240,8 @@ def test_photos_and_masks_of_any_size_are_scored(scorer, tiny):
     for height, width in ((1, 1), (37, 200), (301, 64)):
         image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
         embedding = tiny.encode([image])[0].numpy()
-        questions += [
-            scorer.question(image, embedding, m, "salient object") for m in (image[..., 0] > 99, image[..., 0] / 255)
-        ]
-    scores = scorer.scores(questions)
+        questions += [scorer.query(image, embedding, m, "salient object") for m in (image[..., 0] > 99, image[..., 0] / 255)]
+    scores = scorer.score(questions)
     assert len(scores) == 6
     assert all(0 <= s <= 1 for s in scores)
 
@@ -380,7 +379,7 @@ def named(tiny):
     bank = build_bank(dataset, SegmenterSource(tiny))
     language = build_bank(dataset, LanguagePrior(load_clip("tiny", "cpu"), dataset.categories))
     corpus = build_corpus(dataset, tiny, bank, 80, 0, 64)
-    return load_scorer("tiny_named", "cpu"), Examples(corpus, bank, list(range(8)), language=language)
+    return load_scorer("tiny_named", "cpu"), Examples(corpus, bank, list(range(8)), Frame(64), language=language)
 
 
 def test_a_network_that_hears_language_knows_which_of_the_named_shapes_is_meant(named):
@@ -401,9 +400,9 @@ def test_it_is_refused_where_language_says_other_things(named):
         scorer.check(shapes, fingerprint)
     with pytest.raises(ValueError, match="and here is other"):
         scorer.check(shapes, fingerprint, "other")
-    question = scorer.question(np.zeros((20, 20, 3), np.uint8), np.zeros((96, 16, 16), np.float32), np.ones((20, 20)), "disc")
+    question = scorer.query(np.zeros((20, 20, 3), np.uint8), np.zeros((96, 16, 16), np.float32), np.ones((20, 20)), "disc")
     with pytest.raises(ValueError, match="wants to know what language says"):
-        scorer.scores([question])
+        scorer.score([question])
 
 
 def test_the_named_task_takes_the_embedded_network_that_knows_its_names():

@@ -150,7 +150,7 @@ def test_another_kinds_file_is_refused(published):
 
 def test_every_kind_has_a_checkpoint():
     assert set(BACKBONES) == set(CHECKPOINTS)
-    assert set(SEGMENTERS) == {"tiny", *BACKBONES}
+    assert set(SEGMENTERS) == {"tiny", "hf", *BACKBONES}
 
 
 def test_random_weights_are_the_same_each_time_and_warned_of(caplog):

@@ -4,7 +4,7 @@ import torch as th
 from segment_anything import SamPredictor
 
 from alignsam_sb3.datasets.toy.objects import draw_scene
-from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter, SamSegmenter, frame_size, load_segmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, SamSegmenter, load_segmenter
 from alignsam_sb3.segmenters.tiny import build_tiny_sam
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def clicks(n, size):
 @pytest.mark.parametrize("multimask", [True, False])
 def test_a_batch_of_different_images_agrees_with_sam_predictor(segmenter, n, multimask):
     points = [clicks(n, size) for size in SIZES]
-    prompts = PointPrompts([p[0] for p in points], [p[1] for p in points], SIZES)
+    prompts = Prompts.of([p[0] for p in points], [p[1] for p in points], SIZES)
     answer = segmenter.decode(segmenter.encode(IMAGES), prompts, multimask)
     predictor = SamPredictor(segmenter.sam)
     for i, image in enumerate(IMAGES):
@@ -40,7 +40,7 @@ def test_a_batch_of_different_images_agrees_with_sam_predictor(segmenter, n, mul
         assert np.abs(answer.logits[i].numpy() - logits).max() < 1e-4
         assert np.abs(answer.iou[i].numpy() - iou).max() < 1e-4
         again = predictor.predict(*points[i], mask_input=logits[:1], multimask_output=multimask)[2]
-        fed = PointPrompts([points[i][0]], [points[i][1]], [SIZES[i]], [th.as_tensor(logits[0])])
+        fed = Prompts.of([points[i][0]], [points[i][1]], [SIZES[i]], [th.as_tensor(logits[0])])
         ours = segmenter.decode(segmenter.encode([image]), fed, multimask).logits[0].numpy()
         assert np.abs(ours - again).max() < 1e-4
         assert np.abs(again - logits).max() > 1e-3  # the fed-back mask matters
@@ -50,11 +50,15 @@ def test_different_numbers_of_points_are_decoded_as_if_alone(segmenter):
     points = [clicks(n, size) for n, size in zip((1, 4, 2), SIZES, strict=True)]
     embeddings = segmenter.encode(IMAGES)
     fed = [None, th.randn(64, 64), None]
-    prompts = PointPrompts([p[0] for p in points], [p[1] for p in points], SIZES, fed)
+    prompts = Prompts.of([p[0] for p in points], [p[1] for p in points], SIZES, fed)
     together = segmenter.decode(embeddings, prompts)
     for i in range(3):
-        alone = PointPrompts([points[i][0]], [points[i][1]], [SIZES[i]], [fed[i]])
-        assert th.allclose(segmenter.decode(embeddings[i : i + 1], alone).logits[0], together.logits[i], atol=1e-5)
+        alone = Prompts.of([points[i][0]], [points[i][1]], [SIZES[i]], [fed[i]])
+        assert th.allclose(
+            segmenter.decode({"embeddings": embeddings["embeddings"][i : i + 1]}, alone).logits[0],
+            together.logits[i],
+            atol=1e-5,
+        )
 
 
 def test_postprocess_is_sams(segmenter):
@@ -68,14 +72,14 @@ def test_postprocess_is_sams(segmenter):
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (333, 2), (129, 127), (6001, 8000)])
 def test_odd_sizes(segmenter, size):
     image = RNG.integers(0, 255, (*size, 3), dtype=np.uint8)
-    prompts = PointPrompts([np.zeros((1, 2), np.float32)], [np.ones(1, np.int64)], [size])
+    prompts = Prompts.of([np.zeros((1, 2), np.float32)], [np.ones(1, np.int64)], [size])
     answer = segmenter.decode(segmenter.encode([image]), prompts)
     assert segmenter.postprocess(answer.best()[0], size).shape == (1, *size)
-    assert max(frame_size(size, 128)) == 128
+    assert max(segmenter.frame.extent(size)) == 128
 
 
 def test_best_takes_the_highest_predicted_iou(segmenter):
-    prompts = PointPrompts([clicks(1, s)[0] for s in SIZES], [np.ones(1, np.int64)] * 3, SIZES)
+    prompts = Prompts.of([clicks(1, s)[0] for s in SIZES], [np.ones(1, np.int64)] * 3, SIZES)
     answer = segmenter.decode(segmenter.encode(IMAGES), prompts)
     logits, iou = answer.best()
     assert th.equal(iou, answer.iou.max(1).values)
@@ -99,13 +103,13 @@ def test_the_fingerprint_follows_the_weights(segmenter):
 
 
 def test_bad_prompts_and_embeddings_are_named(segmenter):
-    with pytest.raises(ValueError, match=r"N >= 1, got \(0, 2\)"):
-        PointPrompts([np.zeros((0, 2), np.float32)], [np.zeros(0, np.int64)], [(4, 4)])
-    with pytest.raises(ValueError, match="one of each per image"):
-        PointPrompts([np.zeros((1, 2), np.float32)], [], [(4, 4)])
-    prompts = PointPrompts([np.zeros((1, 2), np.float32)], [np.ones(1, np.int64)], [(4, 4)])
+    with pytest.raises(ValueError, match="neither a point nor a box"):
+        Prompts.of([np.zeros((0, 2), np.float32)], [np.zeros(0, np.int64)], [(4, 4)])
+    with pytest.raises(ValueError, match="one for each image is needed"):
+        Prompts.of([np.zeros((1, 2), np.float32)], [], [(4, 4)])
+    prompts = Prompts.of([np.zeros((1, 2), np.float32)], [np.ones(1, np.int64)], [(4, 4)])
     with pytest.raises(ValueError, match="encoded by another segmenter"):
-        segmenter.decode(th.zeros(1, 8, 16, 16), prompts)
+        segmenter.decode({"embeddings": th.zeros(1, 8, 16, 16)}, prompts)
 
 
 def test_nan_weights_are_refused():
@@ -153,7 +157,7 @@ def test_options_change_little(tiny, option, tolerance):
     images = [scene.image for scene in (draw_scene(np.random.default_rng(i)) for i in range(3))]
     for batch, n in ((images, 2), (images[:1], 5), (images[:2], 1)):
         points = [clicks(n, image.shape[:2]) for image in batch]
-        prompts = PointPrompts([p[0] for p in points], [p[1] for p in points], [(128, 128)] * len(batch))
+        prompts = Prompts.of([p[0] for p in points], [p[1] for p in points], [(128, 128)] * len(batch))
         wanted = tiny.decode(tiny.encode(batch), prompts)
         found = fast.decode(fast.encode(batch), prompts)
         assert found.logits.dtype == th.float32

@@ -12,6 +12,7 @@ from open_clip.model import CLIP
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.features import build_bank
 from alignsam_sb3.semantics import PADDING, ClipSurgery, LanguagePrior, load_clip, maps_in_frame
+from alignsam_sb3.semantics.prompts import TEMPLATES
 from alignsam_sb3.semantics.tiny import TinyClipConfig, build_tiny_clip, load_tiny_clip, save_tiny_clip
 
 
@@ -58,11 +59,38 @@ def test_a_bank_keeps_maps_and_scores(clip, tmp_path):
         build_bank(scenes, LanguagePrior(clip, ["disc", "blue object"]), tmp_path)
 
 
-def test_unknown_words_are_warned_of(clip, caplog):
+def test_unknown_words_are_warned_of_once_with_a_remedy(clip, caplog):
     clip.check_words(["zebra crossing", "disc"])
-    assert [r.getMessage() for r in caplog.records] == [
-        "CLIP 'tiny' was never taught all words of 'zebra crossing': its maps for it mean little"
-    ]
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert said.startswith("CLIP 'tiny' was never taught all words of 'zebra crossing': its maps for it mean little.")
+    assert "prompts={CATEGORY: 'other words'}" in said
+    caplog.clear()
+    clip.check_words([f"zebra {i}" for i in range(158)])
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "and 148 others" in said
+
+
+def test_texts_longer_than_the_context_are_named(clip, caplog):
+    """So many words that their ends are not read: two that differ there alone have the same features."""
+    texts = ["a very long description of " + "a red " * 60 + word for word in ("star", "disc")]
+    assert th.equal(*clip.text_features(texts))
+    assert "reads no more than 32 tokens" in caplog.text
+    assert caplog.text.count("'a very long description of a red") == 2
+    caplog.clear()
+    clip.text_features(texts)
+    assert not caplog.text  # once
+    clip.check_words(texts)
+    assert "the end of 'a very long description" in caplog.text
+
+
+def test_the_longest_text_that_fits_is_not_warned_of(clip, caplog):
+    """The longest template leaves some tokens of the context; one more is too many."""
+    encode = open_clip.get_tokenizer("ViT-B-16").encode
+    room = 32 - 2 - max(len(encode(template.format(""))) for template in TEMPLATES)
+    clip.text_features([" ".join(["red"] * room)])
+    assert not caplog.text
+    clip.text_features([" ".join(["red"] * (room + 1))])
+    assert "is cut off" in caplog.text
 
 
 def test_a_tiny_clip_is_saved_with_its_words_only(tmp_path):

@@ -144,7 +144,7 @@ def test_files_that_do_not_fit_are_named(weights, tmp_path):
     with pytest.raises(ValueError, match="no CLIP in OpenAI's layout"):
         load_clip(f"openai:{tmp_path / 'less.pt'}", "cpu")
     (tmp_path / "text.pt").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+    with pytest.raises(ValueError, match="no readable checkpoint"):
         load_clip(f"test-small:{tmp_path / 'text.pt'}", "cpu")
     th.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds no state dict"):
@@ -157,10 +157,47 @@ class Evil:
 
 
 def test_nothing_is_unpickled(weights, tmp_path, capsys):
-    th.save({**weights, "evil": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
-        load_clip(f"test-small:{tmp_path / 'evil.pt'}", "cpu")
+    for k, content in enumerate(({**weights, "evil": Evil()}, Evil(), {"state_dict": Evil()})):
+        th.save(content, tmp_path / f"evil{k}.pt")
+        with pytest.raises(ValueError, match=r"another architecture.*first \['evil'\]|holds no state dict"):
+            load_clip(f"test-small:{tmp_path / f'evil{k}.pt'}", "cpu")
     assert "unpickled" not in capsys.readouterr().out
+
+
+class Hostile(th.nn.Module):
+    """TorchScript runs ``__setstate__`` while it loads."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x
+
+    @th.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return (self.path, self.training)
+
+    @th.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path = state[0]
+        self.training = state[1]
+        th.save(th.zeros(1), self.path)
+
+
+@pytest.mark.parametrize("spec", ["openai", "test-small"])
+def test_an_archive_that_writes_a_file_when_it_is_loaded_is_not_run(tmp_path, spec):
+    """The archive is real: ``torch.jit.load`` of it does write the file."""
+    written, path = tmp_path / "written", tmp_path / "hostile.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        th.jit.save(th.jit.script(Hostile(str(written))), str(path))
+        th.jit.load(str(path))
+    assert written.exists()
+    written.unlink()
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_clip(f"{spec}:{path}", "cpu")
+    assert not written.exists()
 
 
 def test_offline_names_the_cache(monkeypatch, tmp_path):

@@ -9,18 +9,23 @@ Interrupt a fit at any time: the same command goes on from the last checkpoint i
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch as th
 
 from alignsam_sb3.datasets import SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.images import file_stamp
+from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.datasets.seen import SeenImages, image_hash
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.files import write_json
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, corpus_key, found_key, require_truth
 from alignsam_sb3.rewards.network.fit import Examples, Fit, FitOptions
 from alignsam_sb3.rewards.network.measure import measure, plot_calibration, plot_history, table
@@ -29,6 +34,7 @@ from alignsam_sb3.rewards.network.scorer import RewardScorer, load_scorer
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 
+SEEN = "seen.json"
 SIZES = {"quick": {"images": 300, "steps": 600}, "full": {"images": 2000, "steps": 5000}}
 
 
@@ -84,14 +90,17 @@ def fit(args: argparse.Namespace) -> None:
         material.check(start)
         network.load_state_dict(start.network.state_dict())
     key = found_key(dataset, segmenter)
-    corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.side)
+    corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.frame)
     print(f"{len(corpus)} pairs of image and category, {corpus.masks.shape[1]} masks each")
     found = _found(args.adversarial, dataset, key)
-    examples = Examples(corpus, material.bank, [names.index(c) for c in dataset.categories], found, material.language)
+    places = [names.index(c) for c in dataset.categories]
+    examples = Examples(corpus, material.bank, places, config.frame, found, material.language)
     options = FitOptions(steps, args.batch, args.lr, args.seed, judge_every=max(min(200, steps // 3), 1))
     fitting = Fit(network, examples, options, args.out, _origin(args, key))
     fitting.run()
     plot_history(fitting.history, args.out / "curves.png")
+    learned = SeenImages(image_hash(dataset[int(i)].image) for i in np.unique(corpus.images))
+    write_json(args.out / SEEN, (learned.add(_seen_by(args.init).hashes) if args.init else learned).to_json())
     described = {key: str(value) for key, value in vars(args).items() if key != "command"}
     best = min(fitting.history, key=lambda entry: entry["mae"])
     write_json(
@@ -100,7 +109,8 @@ def fit(args: argparse.Namespace) -> None:
     )
     print(f"best on held-out images: MAE {best['mae']:.3f}, Spearman {best['spearman']:.3f} at step {best['step']:.0f}")
     print(f"wrote {args.out}: reward_network.safetensors, fit.json, curves.png; now measure it on other images:")
-    print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}")
+    options = f" --dataset-kwargs {shlex.quote(json.dumps(args.dataset_kwargs))}" if args.dataset_kwargs else ""
+    print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}{options}")
 
 
 def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
@@ -116,6 +126,7 @@ def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig
         clip=args.clip,
         texts=texts,
         language=language,
+        squash=segmenter.frame.squash,
     )
 
 
@@ -128,20 +139,20 @@ def _origin(args: argparse.Namespace, found: str) -> str:
     return f"{found}|{args.images}|{digest.hexdigest()[:16]}"
 
 
-def _corpus(path: Path, found: str, material: Material, count: int, seed: int, side: int) -> Corpus:
+def _corpus(path: Path, found: str, material: Material, count: int, seed: int, frame: Frame) -> Corpus:
     """The masks to learn from, or what an earlier run left of exactly these."""
-    key = corpus_key(found, count, seed, side)
+    key = corpus_key(found, count, seed, frame.side)
     corpus = Corpus.load(path, key)
     if corpus is None:
-        corpus = _collect(material, count, seed, side)
+        corpus = _collect(material, count, seed, frame)
         corpus.save(path, key)
     return corpus
 
 
-def _collect(material: Material, count: int, seed: int, side: int) -> Corpus:
+def _collect(material: Material, count: int, seed: int, frame: Frame) -> Corpus:
     bank, language = material.bank, material.language
     usable = bank.usable if language is None else bank.usable & language.usable
-    return build_corpus(material.dataset, material.segmenter, bank, count, seed, side, usable)
+    return build_corpus(material.dataset, material.segmenter, bank, count, seed, frame, usable)
 
 
 def _found(folders: list[Path], dataset: SegmentationDataset, key: str) -> Corpus | None:
@@ -152,7 +163,7 @@ def _found(folders: list[Path], dataset: SegmentationDataset, key: str) -> Corpu
         if found is None:
             raise FileNotFoundError(
                 f"no masks found by a policy on {dataset.fingerprint} in {folder}: collect them with "
-                "`python scripts/collect_masks.py --policy X.zip --out DIR`"
+                "`python scripts/studies/collect_masks.py --policy X.zip --out DIR`"
             )
         joined = found if joined is None else joined.join(found)
     return joined
@@ -166,15 +177,35 @@ def measure_command(args: argparse.Namespace) -> None:
     material = Material.open(args, args.segmenter or config.segmenter, config.clip, config.texts)
     material.check(scorer)
     dataset, bank = material.dataset, material.bank
-    corpus = _collect(material, args.images or len(dataset), args.seed, config.side)
+    corpus = _collect(material, args.images or len(dataset), args.seed, config.frame)
+    _refuse_seen(_seen_by(args.network), dataset, corpus, args.allow_seen)
     places = [config.categories.index(c) for c in dataset.categories]
-    found = measure(scorer, Examples(corpus, bank, places, language=material.language), args.seed)
+    found = measure(scorer, Examples(corpus, bank, places, config.frame, language=material.language), args.seed)
     out.mkdir(parents=True, exist_ok=True)
     plot_calibration(found, out / "calibration.png")
     write_json(out / "measured.json", {**found, "data": dataset.fingerprint, "seed": args.seed})
     print(f"{found['pairs']} pairs of image and category of {dataset.fingerprint}, {found['masks_each']} masks each")
     print(table(found))
     print(f"wrote {out}: measured.json, calibration.png")
+
+
+def _seen_by(network: str | Path) -> SeenImages:
+    """The images that a network was fitted on, as far as its folder says."""
+    path = (Path(network) if Path(network).is_dir() else Path(network).parent) / SEEN
+    return SeenImages.from_json(json.loads(path.read_text())) if path.is_file() else SeenImages()
+
+
+def _refuse_seen(seen: SeenImages, dataset: SegmentationDataset, corpus: Corpus, allowed: bool) -> None:
+    """Refuse to measure a network on what it was fitted on."""
+    rows = np.unique(corpus.images)
+    found = [int(i) for i in rows if len(seen) and dataset[int(i)].image in seen]
+    if found and not allowed:
+        raise ValueError(
+            f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): measure "
+            "it on others, with the same --dataset-kwargs as in the fit, or pass --allow-seen"
+        )
+    if found:
+        print(f"{len(found)} of {len(rows)} images were seen in the fit")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -205,10 +236,11 @@ def main(argv: list[str] | None = None) -> None:
     measurer.add_argument("--network", default="tiny", help="a folder that fit wrote, tiny or tiny_named")
     measurer.add_argument("--out", type=Path, help="by default the network's folder")
     measurer.add_argument("--split", default="eval")
+    measurer.add_argument("--allow-seen", action="store_true", help="measure on images of the fit, and say how many")
     measurer.set_defaults(run=measure_command)
     for command in (fitter, measurer):
         command.add_argument("--dataset", required=True, help="spec string")
-        command.add_argument("--dataset-kwargs", type=json.loads, default={}, help="options of the data set, as JSON")
+        add_dataset_kwargs(command)
         command.add_argument("--segmenter", default="tiny" if command is fitter else None, help="spec string")
         command.add_argument("--images", type=int, help="pairs of image and category, at most")
         command.add_argument("--seed", type=int, default=0)

@@ -16,14 +16,16 @@ from alignsam_sb3.clickers import Click, oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.files import removed_on_error
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.damage import damaged, softened
-from alignsam_sb3.rewards.network.frame import photo_in_frame, resized, to_frame
+from alignsam_sb3.rewards.network.frame import photo_in_frame, resized
 from alignsam_sb3.rewards.network.model import METRICS
-from alignsam_sb3.segmenters import PointPrompts, PromptableSegmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, Prompts
+from alignsam_sb3.session import ClickSessions
 
-CORPUS_VERSION = 2
+CORPUS_VERSION = 3
 FOUND = "found.npz"
-"""File of masks that a policy found, as ``scripts/collect_masks.py`` writes it."""
+"""File of masks that a policy found, as ``scripts/studies/collect_masks.py`` writes it."""
 CLICKERS = ("oracle", "random", "wrong", "mixed")
 TURNS = 3
 _ROWS = 16  # images whose prompts are decoded in one call
@@ -99,7 +101,7 @@ def build_corpus(
     bank: FeatureBank,
     count: int,
     seed: int,
-    side: int,
+    frame: Frame,
     usable: NDArray[np.bool_] | None = None,
 ) -> Corpus:
     """Collect masks for ``count`` pairs of an image and a category that it shows, with a progress bar.
@@ -117,7 +119,7 @@ def build_corpus(
     bar = tqdm(total=len(pairs), desc="masks of every quality", disable=len(pairs) < 64)
     for rows in _readable(dataset, pairs):
         answered = _answers(segmenter, bank, rows, rng)
-        parts += [_collect(row, found, rng, side) for row, found in zip(rows, answered, strict=True)]
+        parts += [_collect(row, found, rng, frame) for row, found in zip(rows, answered, strict=True)]
         bar.update(len(rows))
     bar.close()
     if not parts:
@@ -131,6 +133,7 @@ class _Row:
     category: int
     sample: Sample
     truth: Mask
+    valid: Mask | None
 
 
 def _readable(dataset: SegmentationDataset, pairs: Sequence[tuple[int, int]]) -> Iterator[list[_Row]]:
@@ -141,7 +144,7 @@ def _readable(dataset: SegmentationDataset, pairs: Sequence[tuple[int, int]]) ->
             sample = dataset[index]
         except UnreadableImageError:
             continue
-        rows.append(_Row(index, category, sample, sample.target(category)))
+        rows.append(_Row(index, category, sample, sample.target(category), sample.valid_for(category)))
         if len(rows) == _ROWS:
             yield rows
             rows = []
@@ -157,38 +160,48 @@ def _answers(
     segmenter: PromptableSegmenter, bank: FeatureBank, rows: list[_Row], rng: np.random.Generator
 ) -> list[list[Found]]:
     """For each pair the segmenter's answers to the clickers' clicks, after each turn, and the oracle's other candidates."""
-    embeddings = th.as_tensor(np.stack([bank[row.index]["embeddings"] for row in rows]))
     found: list[list[Found]] = [[] for _ in rows]
+    everyone = np.arange(len(rows))
+    features = {name: th.from_numpy(x) for name, x in bank.rows([row.index for row in rows]).items()}
+    sizes = np.array([row.sample.size for row in rows], np.int64)
     for clicker in CLICKERS:
-        clicks: list[list[Click]] = [[] for _ in rows]
-        fed: list[th.Tensor | None] = [None] * len(rows)
+        sessions = ClickSessions(segmenter, len(rows))
+        sessions.start(everyone, features, sizes)
         masks: list[Mask | None] = [None] * len(rows)
         for turn in range(TURNS):
-            for row, made, mask in zip(rows, clicks, masks, strict=True):
-                made.append(_click(clicker, row, mask, rng))
-            prompts = PointPrompts(
-                [np.array([c[0] for c in made], np.float32) for made in clicks],
-                [np.array([c[1] for c in made], np.int64) for made in clicks],
-                [row.sample.size for row in rows],
-                fed,
-            )
-            answer = segmenter.decode(embeddings, prompts)
-            best = answer.iou.argmax(1)
-            for i, row in enumerate(rows):
-                mine = int(best[i])
-                kept = range(answer.iou.shape[1]) if clicker == "oracle" and turn == 0 else [mine]
-                for k in kept:
-                    mask = (segmenter.postprocess(answer.logits[i, k], row.sample.size) > 0).cpu().numpy()
-                    found[i].append((answer.logits[i, k].sigmoid().cpu().numpy(), mask, float(answer.iou[i, k])))
-                    if k == mine:
-                        masks[i] = mask
-                fed[i] = answer.logits[i, mine].cpu()
+            shown = enumerate(zip(rows, masks, strict=True))
+            clicks = [[_click(clicker, row, mask, sessions.clicks(i), rng)] for i, (row, mask) in shown]
+            if clicker == "oracle" and turn == 0:
+                for answers, others in zip(found, _candidates(segmenter, features, clicks, sizes), strict=True):
+                    answers += others
+            sessions.click_each(everyone, clicks)
+            drawn = sessions.masks()
+            probabilities = sessions.probabilities.cpu().numpy()
+            for answers, probability, mask, iou in zip(found, probabilities, drawn, sessions.iou.tolist(), strict=True):
+                answers.append((probability, mask, iou))
+            masks = list(drawn)
     return found
 
 
-def _click(clicker: str, row: _Row, mask: Mask | None, rng: np.random.Generator) -> Click:
+def _candidates(
+    segmenter: PromptableSegmenter, features: dict[str, th.Tensor], clicks: list[list[Click]], sizes: NDArray[np.int64]
+) -> list[list[Found]]:
+    """The segmenter's candidates for first clicks but the one that it prefers."""
+    places = [[place for place, _ in made] for made in clicks]
+    labels = [[label for _, label in made] for made in clicks]
+    answer = segmenter.decode(features, Prompts.of(places, labels, [(int(h), int(w)) for h, w in sizes]))
+    out: list[list[Found]] = []
+    for logits, ious, (height, width) in zip(answer.logits, answer.iou, sizes, strict=True):
+        others = [k for k in range(len(ious)) if k != int(ious.argmax())]
+        full = segmenter.postprocess(logits, (int(height), int(width))) > 0
+        out.append([(logits[k].sigmoid().cpu().numpy(), full[k].cpu().numpy(), float(ious[k])) for k in others])
+    return out
+
+
+def _click(clicker: str, row: _Row, mask: Mask | None, made: list[Click], rng: np.random.Generator) -> Click:
     if clicker == "oracle" or (clicker == "mixed" and rng.random() < 0.5):
-        return oracle_click(row.truth, mask if row.sample.valid is None or mask is None else mask & row.sample.valid)
+        judged = mask if row.valid is None or mask is None else mask & row.valid
+        return oracle_click(row.truth, judged, [place for place, _ in made])
     height, width = row.sample.size
     if clicker == "wrong":  # a positive click on what is not wanted: another object, where there is one
         others = row.sample.masks.any(0) & ~row.truth if len(row.sample.masks) else np.zeros_like(row.truth)
@@ -199,11 +212,11 @@ def _click(clicker: str, row: _Row, mask: Mask | None, rng: np.random.Generator)
     return (int(rng.integers(width)), int(rng.integers(height))), int(rng.integers(2))
 
 
-def _collect(row: _Row, answers: list[Found], rng: np.random.Generator, side: int) -> Corpus:
+def _collect(row: _Row, answers: list[Found], rng: np.random.Generator, frame: Frame) -> Corpus:
     """All masks of one pair with their true metrics: the answers, and as many damaged truths."""
     spoiled = damaged(row.truth, row.sample.masks, len(answers), rng)
-    cells = [softened(to_frame(mask, side), rng) for mask in spoiled]
-    return corpus_of(row.index, row.category, row.sample, answers, side, list(zip(cells, spoiled, strict=True)))
+    cells = [softened(frame.cells(mask, frame.side), rng) for mask in spoiled]
+    return corpus_of(row.index, row.category, row.sample, answers, frame, list(zip(cells, spoiled, strict=True)))
 
 
 def corpus_of(
@@ -211,7 +224,7 @@ def corpus_of(
     category: int,
     sample: Sample,
     answers: Sequence[Found],
-    side: int,
+    frame: Frame,
     others: Sequence[tuple[NDArray[np.uint8], Mask]] = (),
 ) -> Corpus:
     """The corpus of one pair.
@@ -219,7 +232,8 @@ def corpus_of(
     :param answers: masks of the segmenter
     :param others: further masks, as they are seen (s, s) and as they are (H, W)
     """
-    truth, valid = sample.target(category), sample.valid
+    truth, valid = sample.target(category), sample.valid_for(category)
+    side = frame.side
     seen = [resized(prob, side) for prob, _, _ in answers] + [cells for cells, _ in others]
     whole = [mask for _, mask, _ in answers] + [mask for _, mask in others]
     said = [iou for *_, iou in answers] + [np.nan] * len(others)
@@ -227,9 +241,9 @@ def corpus_of(
         np.array([index]),
         np.array([category]),
         np.array([sample.size]),
-        photo_in_frame(sample.image, side)[None],
-        to_frame(truth, side)[None],
-        to_frame(np.ones(truth.shape) if valid is None else valid, side)[None],
+        photo_in_frame(sample.image, frame)[None],
+        frame.cells(truth, side)[None],
+        frame.cells(np.ones(truth.shape) if valid is None else valid, side)[None],
         np.stack(seen)[None],
         np.array([[true_metrics(mask, truth, valid) for mask in whole]], np.float32),
         np.array([said], np.float32),

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
+from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.corpus import Corpus
 from alignsam_sb3.rewards.network.frame import spoken_in_frame
 from alignsam_sb3.rewards.network.model import RewardNetwork, score_of
@@ -46,6 +47,7 @@ class Examples:
     """A corpus with the embeddings of its images, as tensors for the network.
 
     :param categories: for each category of the data set its place among the network's
+    :param frame: in which the network sees masks
     :param found: masks that policies found
     :param language: what a language prior says of the images, for a network that sees that
     """
@@ -55,10 +57,11 @@ class Examples:
         corpus: Corpus,
         bank: FeatureBank,
         categories: list[int],
+        frame: Frame,
         found: Corpus | None = None,
         language: FeatureBank | None = None,
     ) -> None:
-        self.corpus, self.found = corpus, found
+        self.corpus, self.found, self._frame = corpus, found, frame
         self._bank, self._categories, self._language = bank, np.array(categories), language
 
     def batch(self, corpus: Corpus, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Batch, th.Tensor, th.Tensor]:
@@ -76,9 +79,8 @@ class Examples:
             th.from_numpy(self._categories[corpus.categories[rows]]),
         )
         if self._language is not None:
-            side = corpus.masks.shape[-1]
             asked = zip(corpus.images[rows], corpus.categories[rows], corpus.sizes[rows].tolist(), strict=True)
-            said = [spoken_in_frame(self._language[int(i)], int(c), (h, w), side) for i, c, (h, w) in asked]
+            said = [spoken_in_frame(self._language[int(i)], int(c), (h, w), self._frame) for i, c, (h, w) in asked]
             inputs = (*inputs, th.from_numpy(np.stack(said)))
         return inputs, th.from_numpy(corpus.targets[rows, columns]), cells(corpus.truths[rows])[:, None]
 

@@ -1,29 +1,17 @@
-"""Photos and masks as the reward network sees them: some cells of the segmenter's frame."""
+"""Masks and language as the reward network sees them: some cells of the segmenter's frame."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.pictures import in_frame
-from alignsam_sb3.segmenters.base import frame_size
-from alignsam_sb3.semantics import PADDING, maps_in_frame
+from alignsam_sb3.frame import PADDING, Frame, Size
 
 
-def to_frame(values: NDArray[Any], side: int) -> NDArray[np.uint8]:
-    """Bring a mask or probability (H, W) in [0, 1] to (side, side) cells of the frame, averaged, times 255."""
-    height, width = frame_size((values.shape[0], values.shape[1]), side)
-    canvas = np.zeros((side, side), np.uint8)
-    small = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    canvas[:height, :width] = (small * 255).round().astype(np.uint8)
-    return canvas
-
-
-def photo_in_frame(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def photo_in_frame(image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
     """A photo (H, W, 3) as (3, side, side) in the frame."""
-    return np.ascontiguousarray(in_frame(image, side).transpose(2, 0, 1))
+    return np.ascontiguousarray(frame.picture(image).transpose(2, 0, 1))
 
 
 def resized(prob: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
@@ -33,9 +21,7 @@ def resized(prob: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     return np.asarray((grown * 255).round(), np.uint8)
 
 
-def spoken_in_frame(
-    found: Mapping[str, NDArray[np.float32]], category: int, size: tuple[int, int], side: int
-) -> NDArray[np.float32]:
+def spoken_in_frame(found: Mapping[str, NDArray[np.float32]], category: int, size: Size, frame: Frame) -> NDArray[np.float32]:
     """What a language prior says of one category, (4, side / 4, side / 4): see ``SPOKEN`` in ``model.py``.
 
     :param found: ``similarity_maps`` and ``cosine_maps`` (N, g_h, g_w) over the squashed image, as a bank holds them
@@ -43,7 +29,7 @@ def spoken_in_frame(
     """
     channels = []
     for name in ("similarity_maps", "cosine_maps"):
-        framed = maps_in_frame(found[name], size, side, (side // 4, side // 4))
+        framed = frame.from_squashed(found[name], size, (frame.side // 4, frame.side // 4))
         others = np.delete(framed, category, axis=0)
         channels += [framed[category], others.max(0) if len(others) else np.full_like(framed[0], PADDING)]
     return np.stack(channels)

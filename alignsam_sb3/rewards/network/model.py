@@ -8,6 +8,8 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.nn import functional as F
 
+from alignsam_sb3.frame import Frame
+
 METRICS = ("dice", "iou", "precision", "recall", "boundary_f")
 """What is predicted, in this order; each in [0, 1], of the mask cut at one half."""
 
@@ -30,6 +32,7 @@ class RewardNetworkConfig:
     :param clip: spec of the language prior whose maps it sees, too; None for none
     :param texts: what that is asked, one text for each category
     :param language: fingerprint of that prior with these texts
+    :param squash: whether the segmenter squashes images to its frame, rather than padding them
     """
 
     categories: tuple[str, ...]
@@ -41,6 +44,12 @@ class RewardNetworkConfig:
     clip: str | None = None
     texts: tuple[str, ...] = ()
     language: str | None = None
+    squash: bool = False
+
+    @property
+    def frame(self) -> Frame:
+        """The segmenter's frame at the network's resolution."""
+        return Frame(self.side, self.squash)
 
 
 def score_of(predicted: th.Tensor) -> th.Tensor:

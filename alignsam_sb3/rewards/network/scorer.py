@@ -10,10 +10,10 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.fingerprints import current
 from alignsam_sb3.names import nearest
-from alignsam_sb3.rewards.network.frame import photo_in_frame, spoken_in_frame, to_frame
+from alignsam_sb3.rewards.network.frame import photo_in_frame, spoken_in_frame
 from alignsam_sb3.rewards.network.model import METRICS, RewardNetwork, RewardNetworkConfig, score_of
-from alignsam_sb3.segmenters.base import frame_size
 from alignsam_sb3.weights import load_strictly, read_embedded, save_embedded
 
 WEIGHTS = "reward_network.safetensors"
@@ -23,7 +23,7 @@ EMBEDDED = {"tiny": ASSETS / "tiny_reward.safetensors", "tiny_named": ASSETS / "
 
 
 @dataclass(frozen=True)
-class Question:
+class ScoreQuery:
     """A mask to be scored, as an environment holds it.
 
     :param photo: (3, s, s) uint8 in the segmenter's frame, from :meth:`RewardScorer.photo`
@@ -70,12 +70,12 @@ class RewardScorer:
             if category not in self.config.categories:
                 said = nearest(f"category of {self.name}", category, self.config.categories)
                 raise ValueError(f"{said}. To score {category!r}, {fit}")
-        if fingerprint != self.config.fingerprint:
+        if current(fingerprint) != current(self.config.fingerprint):
             raise ValueError(
                 f"{self.name} was fitted on embeddings of {self.config.segmenter!r} ({self.config.fingerprint}), "
                 f"and these are of {fingerprint}: take that segmenter, or {fit}"
             )
-        if self.config.language not in (None, language):
+        if current(self.config.language) not in (None, current(language)):
             asked = ", ".join(map(repr, self.config.texts))
             raise ValueError(
                 f"{self.name} sees what CLIP {self.config.clip!r} says of {asked} ({self.config.language}), and here is "
@@ -84,7 +84,7 @@ class RewardScorer:
 
     def photo(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A photo (H, W, 3) as the network sees it, (3, s, s)."""
-        return photo_in_frame(image, self.config.side)
+        return photo_in_frame(image, self.config.frame)
 
     def spoken(
         self, found: Mapping[str, NDArray[np.float32]], category: str, size: tuple[int, int]
@@ -92,60 +92,73 @@ class RewardScorer:
         """What a language prior says of a category, as the network sees it; None where it does not."""
         if self.config.language is None:
             return None
-        return spoken_in_frame(found, self.config.categories.index(category), size, self.config.side)
+        return spoken_in_frame(found, self.config.categories.index(category), size, self.config.frame)
 
     @th.no_grad()
-    def predict(self, questions: Sequence[Question]) -> th.Tensor:
-        """The predicted metrics of masks, (B, 5) in the order of :data:`METRICS`, in one call."""
+    def predict(
+        self,
+        photos: th.Tensor,
+        masks: th.Tensor,
+        embeddings: th.Tensor,
+        sizes: NDArray[np.int64],
+        categories: Sequence[str],
+        spoken: th.Tensor | None = None,
+    ) -> th.Tensor:
+        """The predicted metrics of B masks in one call, (B, 5) in the order of :data:`METRICS`.
+
+        :param photos: (B, 3, s, s) uint8 in the segmenter's frame, from :meth:`photo`
+        :param masks: (B, m, m) probabilities in the frame, at any resolution
+        :param embeddings: (B, C, h, w)
+        :param sizes: (B, 2) height and width of the images in pixels
+        :param categories: name of what each mask should show
+        :param spoken: (B, 4, s / 4, s / 4) from :meth:`spoken`, for a network that sees what language says
+        :raises ValueError: the network needs to know what language says, and is not told
+        """
         side = self.config.side
-        inside = th.zeros(len(questions), 1, side, side)
-        for k, question in enumerate(questions):
-            height, width = frame_size(question.size, side)
-            inside[k, :, :height, :width] = 1
-        categories = th.tensor([self.config.categories.index(q.category) for q in questions])
-        predicted, _ = self.network(
-            th.from_numpy(np.stack([q.photo for q in questions])).to(self.device).float() / 255,
-            th.stack([on_cells(q.mask.to(self.device), side) for q in questions])[:, None],
-            th.from_numpy(np.stack([q.embedding for q in questions])).to(self.device),
-            inside.to(self.device),
-            categories.to(self.device),
-            self._spoken(questions),
-        )
-        out: th.Tensor = predicted.cpu()
-        return out
+        if self.config.language is not None and spoken is None:
+            raise ValueError(f"{self.name} wants to know what language says of the categories: give spoken=scorer.spoken(...)")
+        inside = th.from_numpy(self.config.frame.inside(sizes, side))[:, None]
+        wanted = th.tensor([self.config.categories.index(category) for category in categories])
+        predicted: th.Tensor = self.network(
+            photos.to(self.device).float() / 255,
+            on_cells(masks.to(self.device).float(), side)[:, None],
+            embeddings.to(self.device).float(),
+            inside.to(self.device).float(),
+            wanted.to(self.device),
+            None if spoken is None or self.config.language is None else spoken.to(self.device).float(),
+        )[0]
+        return predicted
 
-    def _spoken(self, questions: Sequence[Question]) -> th.Tensor | None:
-        if self.config.language is None:
-            return None
-        said = [q.spoken for q in questions if q.spoken is not None]
-        if len(said) < len(questions):
-            raise ValueError(f"{self.name} wants to know what language says: give Question(spoken=scorer.spoken(...))")
-        return th.from_numpy(np.stack(said)).to(self.device)
-
-    def scores(self, questions: Sequence[Question]) -> list[float]:
+    def score(self, queries: Sequence[ScoreQuery]) -> list[float]:
         """One number for each mask, on the scale of Dice (see :func:`~alignsam_sb3.rewards.network.model.score_of`)."""
-        out: list[float] = score_of(self.predict(questions)).tolist()
-        return out
+        said = [q.spoken for q in queries if q.spoken is not None]
+        predicted = self.predict(
+            th.from_numpy(np.stack([q.photo for q in queries])),
+            th.stack([on_cells(q.mask[None], self.config.side)[0] for q in queries]),
+            th.from_numpy(np.stack([q.embedding for q in queries])),
+            np.array([q.size for q in queries]),
+            [q.category for q in queries],
+            th.from_numpy(np.stack(said)) if len(said) == len(queries) else None,
+        )
+        scores: list[float] = score_of(predicted).tolist()
+        return scores
 
-    def question(
-        self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str
-    ) -> Question:
+    def query(self, image: NDArray[np.uint8], embedding: NDArray[np.float32], mask: NDArray[Any], category: str) -> ScoreQuery:
         """Put a mask (H, W), bool or probabilities, of a photo (H, W, 3) into the frame."""
-        cells = th.from_numpy(to_frame(mask, self.config.side)).float() / 255
-        return Question(self.photo(image), embedding, cells, (image.shape[0], image.shape[1]), category)
+        cells = th.from_numpy(self.config.frame.cells(mask, self.config.side)).float() / 255
+        return ScoreQuery(self.photo(image), embedding, cells, (image.shape[0], image.shape[1]), category)
 
     def save(self, path: Path, notes: dict[str, str]) -> None:
         """Write weights (in half precision) and configuration to one safetensors file."""
         save_embedded(self.network.state_dict(), asdict(self.config), path, notes)
 
 
-def on_cells(mask: th.Tensor, side: int) -> th.Tensor:
-    """A map (m, m) of the frame at side x side."""
-    if mask.shape[-1] == side:
-        return mask
-    return th.nn.functional.interpolate(mask[None, None], (side, side), mode="area" if mask.shape[-1] > side else "bilinear")[
-        0, 0
-    ]
+def on_cells(masks: th.Tensor, side: int) -> th.Tensor:
+    """Maps (B, m, m) of the frame at side x side."""
+    if masks.shape[-1] == side:
+        return masks
+    how = "area" if masks.shape[-1] > side else "bilinear"
+    return th.nn.functional.interpolate(masks[:, None], (side, side), mode=how)[:, 0]
 
 
 def load_scorer(where: str | Path, device: str | th.device = "auto") -> RewardScorer:
@@ -189,4 +202,4 @@ def _load(path: Path, changed: int, where: str, device: str) -> RewardScorer:
     return RewardScorer(network, f"reward network {where}", device)
 
 
-__all__ = ["METRICS", "Question", "RewardScorer", "embedded_for", "load_scorer", "on_cells"]
+__all__ = ["METRICS", "RewardScorer", "ScoreQuery", "embedded_for", "load_scorer", "on_cells"]

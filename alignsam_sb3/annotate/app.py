@@ -1,0 +1,202 @@
+"""The page in the browser: a queue to review, or one photo to play with. Gradio's, and no page of our own."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from alignsam_sb3.annotate.predicting import Picture, Predicts
+from alignsam_sb3.annotate.review import Review
+from alignsam_sb3.annotate.window import Window
+from alignsam_sb3.segmenters import PromptableSegmenter
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+KEYS = {"a": "accept", "r": "reject", "n": "not-here", " ": "later", "u": "undo", "w": "watch"}
+POSITIVE, NEGATIVE = "add to the mask (+)", "take away (-, or hold Shift)"
+HEAD = """<script>
+const alignsamKeys = %s;
+window.alignsamShift = false;
+document.addEventListener("click", (event) => { window.alignsamShift = event.shiftKey; }, true);
+document.addEventListener("keydown", (event) => {
+  const tag = event.target.tagName;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || tag === "TEXTAREA" || event.target.type === "text") return;
+  const name = alignsamKeys[event.key.toLowerCase()];
+  const button = name && document.getElementById("alignsam-" + name);
+  if (button) { event.preventDefault(); document.activeElement.blur(); button.click(); }
+}, true);
+</script>""" % str(KEYS)
+SHIFT = f"(choice) => [window.alignsamShift ? {NEGATIVE!r} : choice]"
+DONE = "**Nothing is left to review.** The files of the run are written when the server stops (Ctrl-C)."
+
+
+class PredictsAndClicks(Predicts, Protocol):
+    """A predictor whose segmenter also answers people."""
+
+    @property
+    def segmenter(self) -> PromptableSegmenter:
+        """It answers clicks."""
+
+
+def _gradio() -> Any:  # noqa: ANN401 (a module that may be missing)
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError("the page needs more packages: pip install 'alignsam_sb3[app]'") from error
+    return gradio
+
+
+def _said(window: Window | None, review: Review) -> str:
+    """The line above the photo."""
+    if window is None:
+        return f"{DONE} {review.progress()}."
+    a = window.annotation
+    low = "" if a.low != a.low else f", at least {a.low:.2f}"
+    what = f"**{a.category}**" if a.present else f"**no {a.category}**, the policy says"
+    edited = " (corrected: A keeps it)" if window.edited else ""
+    return f"{what} in `{a.image_id}`: predicted Dice {a.score:.2f}{low}{edited}. {review.progress()}."
+
+
+def review_page(review: Review) -> "gr.Blocks":
+    """The page of a queue.
+
+    :raises ImportError: Gradio is missing
+    """
+    gr = _gradio()
+
+    def shown(window: Window | None) -> tuple[Picture | None, str]:
+        return (None if window is None else window.picture()), _said(window, review)
+
+    def after(act: Callable[[str], Window | None]) -> Callable[[Any], tuple[Picture | None, str]]:
+        def handler(request: gr.Request) -> tuple[Picture | None, str]:
+            try:
+                return shown(act(request.session_hash))
+            except OSError as error:
+                raise gr.Error(f"not kept: {error}. Make room on the disk, then decide again") from error
+
+        return handler
+
+    def click(choice: str, event: gr.SelectData, request: gr.Request) -> tuple[Picture | None, str]:
+        x, y = event.index
+        picture = review.click(request.session_hash, x, y, int(choice != NEGATIVE))
+        return picture, _said(review.window(request.session_hash), review)
+
+    def watch(request: gr.Request) -> Iterator[Picture]:
+        yield from _slowly(review.watch(request.session_hash))
+
+    def leave(request: gr.Request) -> None:
+        review.close(request.session_hash)
+
+    with gr.Blocks(title="alignsam review", analytics_enabled=False) as page:
+        line = gr.Markdown(elem_id="alignsam-line")
+        row = gr.Row()
+        choice = gr.Radio([POSITIVE, NEGATIVE], value=POSITIVE, show_label=False, container=False, elem_id="alignsam-choice")
+        photo = gr.Image(interactive=False, show_label=False, format="jpeg", elem_id="alignsam-photo", buttons=[])
+        acts = {
+            "accept": ("Accept (A)", review.accept),
+            "reject": ("Reject (R)", review.reject),
+            "not-here": ("Not in the photo (N)", review.not_here),
+            "later": ("Later (Space)", review.later),
+            "undo": ("Undo (U)", review.undo),
+        }
+        with row:
+            for name, (label, act) in acts.items():
+                button = gr.Button(label, elem_id=f"alignsam-{name}", min_width=80)
+                button.click(after(act), None, [photo, line], show_progress="hidden", api_visibility="private")
+            watching = gr.Button("Watch the agent (W)", elem_id="alignsam-watch", min_width=80)
+        watching.click(watch, None, photo, show_progress="hidden", api_visibility="private")
+        photo.select(click, choice, [photo, line], js=SHIFT, show_progress="hidden", api_visibility="private")
+        page.load(after(review.window), None, [photo, line], show_progress="hidden", api_visibility="private")
+        page.unload(leave)
+    return page
+
+
+def play_page(predict: PredictsAndClicks) -> "gr.Blocks":
+    """The page of one photo: upload it, name a target, watch, click.
+
+    :raises ImportError: Gradio is missing
+    """
+    gr = _gradio()
+    windows: dict[str, Window] = {}
+
+    def said(window: Window) -> str:
+        a = window.result()
+        return f"{len(a.clicks)} clicks, predicted Dice {window.annotation.score:.2f}, {a.area} pixels"
+
+    def segment(photo: Picture | None, category: str, request: gr.Request) -> Iterator[tuple[Picture, str]]:
+        if photo is None:
+            raise gr.Error("upload a photo first")
+        found = predict.batch([photo], [category])[0][0]
+        window = windows[request.session_hash] = Window(predict.segmenter, photo, found)
+        for picture in _slowly(window.watch()):
+            yield picture, "watch"
+        yield window.picture(), said(window) if found.present else f"no {category} here, the policy says"
+
+    def click(choice: str, event: gr.SelectData, request: gr.Request) -> tuple[Picture, str]:
+        window = _mine(request)
+        window.click(event.index[0], event.index[1], int(choice != NEGATIVE))
+        return window.picture(), said(window)
+
+    def undo(request: gr.Request) -> tuple[Picture, str]:
+        window = _mine(request)
+        if window.edited:
+            window.undo()
+        return window.picture(), said(window)
+
+    def _mine(request: gr.Request) -> Window:
+        if request.session_hash not in windows:
+            raise gr.Error("segment a photo first")
+        return windows[request.session_hash]
+
+    def leave(request: gr.Request) -> None:
+        windows.pop(request.session_hash, None)
+
+    with gr.Blocks(title="alignsam play", analytics_enabled=False) as page:
+        with gr.Row():
+            upload = gr.Image(label="photo", sources=["upload", "clipboard"], elem_id="alignsam-upload")
+            photo = gr.Image(interactive=False, label="mask", format="jpeg", elem_id="alignsam-photo", buttons=[])
+        line = gr.Markdown(elem_id="alignsam-line")
+        with gr.Row():
+            category = gr.Dropdown(list(predict.categories), value=predict.categories[0], label="target")
+            choice = gr.Radio([POSITIVE, NEGATIVE], value=POSITIVE, show_label=False)
+            go = gr.Button("Segment", elem_id="alignsam-segment", variant="primary")
+            back = gr.Button("Undo (U)", elem_id="alignsam-undo")
+        go.click(segment, [upload, category], [photo, line], show_progress="hidden", api_visibility="private")
+        back.click(undo, None, [photo, line], show_progress="hidden", api_visibility="private")
+        photo.select(click, choice, [photo, line], js=SHIFT, show_progress="hidden", api_visibility="private")
+        page.unload(leave)
+    return page
+
+
+def _slowly(pictures: Iterator[Picture]) -> Iterator[Picture]:
+    """So that a person can follow."""
+    import time
+
+    for k, picture in enumerate(pictures):
+        if k:
+            time.sleep(0.6)
+        yield picture
+
+
+def serve(page: "gr.Blocks", host: str = "127.0.0.1", port: int | None = None, share: bool = False, wait: bool = True) -> str:
+    """Show a page until Ctrl-C.
+
+    :param host: whom it listens to; by default this machine only
+    :param port: by default the first free one from 7860 on
+    :param share: let Gradio's own servers pass it on to whoever has the link
+    :param wait: until it is interrupted; otherwise return while it goes on
+    :return: its address
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if share:
+        print("--share: Gradio's servers pass this page on to anybody who has the link, photos included")
+    elif host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"--host {host}: everybody who reaches this machine can see these photos and decide about them")
+    # Gradio serves what lies in the current folder's sub-folders unless it is told not to
+    options: dict[str, Any] = {"server_name": host, "server_port": port, "share": share, "blocked_paths": [str(Path.cwd())]}
+    _, address, _ = page.launch(**options, head=HEAD, prevent_thread_lock=True, quiet=True, ssr_mode=False, footer_links=[])
+    print(f"Open {address} in a browser; Ctrl-C ends it")
+    if wait:
+        page.block_thread()
+    return str(address)

@@ -1,0 +1,130 @@
+"""Evaluate a saved policy.
+
+python -m alignsam_sb3.evaluation --policy X.zip --env SamSeg-v0 --episodes 200 --seed 0 --out results
+
+All players play the same episodes, drawn from the seed on the evaluation split. The agent sees observations only, CLIP points
+the similarity map of the target; the centre click and the oracle look at the truth, and say what the segmenter could do.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+
+from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.envs import CLICK_ENV
+from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from alignsam_sb3.evaluation.players import all_players
+from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_episodes, play
+from alignsam_sb3.evaluation.report import table, versions, write_report, write_targets
+from alignsam_sb3.policies import load_policy, read_recipe
+from alignsam_sb3.policies.archive import PolicyArchive
+from alignsam_sb3.task import Task, merge_options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        prog="python -m alignsam_sb3.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
+    out.add_argument("--env", default="SamSeg-v0")
+    out.add_argument("--episodes", type=int, default=200)
+    out.add_argument("--seed", type=int, default=0)
+    out.add_argument("--out", type=Path, default=Path("results"))
+    out.add_argument("--dataset", help="another data set than the policy's own, by spec string")
+    out.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
+    out.add_argument("--clip", help="another language prior than the policy's own, by spec string")
+    out.add_argument("--reward-network", help="score the masks with this one, and say how far from Dice that is; or none")
+    out.add_argument("--prompts", type=json.loads, help="phrases for categories, as JSON")
+    out.add_argument("--categories", nargs="+", help="names to keep")
+    add_dataset_kwargs(out)
+    out.add_argument("--allow-seen", action="store_true", help="evaluate on images seen in training, and say how many")
+    out.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
+    return out
+
+
+def task_of(args: argparse.Namespace, learned: dict[str, Any]) -> Task:
+    """The policy's task with what the command line changes, on the evaluation split.
+
+    :param learned: the task that the policy learned, as its file says
+    """
+    spec = gym.spec(args.env)
+    if spec.entry_point != CLICK_ENV:
+        raise SystemExit(f"{args.env} is no SamSeg environment: expected one, as SamSeg-v0")
+    given = {key: value for key in ("dataset", "segmenter", "clip", "reward_network") if (value := getattr(args, key))}
+    given |= {key: None for key in ("clip", "reward_network") if given.get(key) == "none"}
+    options = dict(args.dataset_kwargs) | ({"categories": args.categories} if args.categories else {})
+    merged = merge_options({**(spec.kwargs or {}), **learned}, {**given, "dataset_kwargs": options})
+    merged["reward"] = "dice_gain"  # nobody is rewarded here
+    if str(merged.get("dataset", "")).startswith("images:"):
+        raise SystemExit(
+            f"{merged['dataset']} has no ground truth to evaluate on: name labelled images of that concept with --dataset"
+        )
+    if args.prompts is not None or args.dataset or args.categories:  # phrases belong to the categories they were written for
+        merged["prompts"] = args.prompts or {}
+    return Task.from_kwargs(**merged).for_evaluation()
+
+
+def seen_images(batch: ClickBatch, episodes: Sequence[Pair], policy: Path) -> list[str]:
+    """Names of the images in some episodes that a policy was trained on, by their pixels."""
+    known = PolicyArchive(policy).seen
+    if known is None:
+        return []
+    samples = [batch.shared.sample(row) for row in sorted({row for row, _ in episodes})]
+    return [sample.image_id for sample in samples if sample.image in known]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate, write the report and print the table."""
+    args = parser().parse_args(argv)
+    recipe = read_recipe(args.policy, args.trust)
+    task = task_of(args, dict(recipe["env"]))
+    venv = SamSegVecEnv.of(task, min(CHUNK, max(args.episodes, 1)))
+    batch = venv.batch
+    data = batch.shared.dataset.fingerprint
+    drawn = draw_episodes(batch.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))
+    seen = seen_images(batch, drawn, args.policy)
+    if (seen or data == recipe["trained_on"]) and not args.allow_seen:
+        raise SystemExit(
+            f"{args.policy} was trained on {len(seen) or 'all'} of these {len({i for i, _ in drawn})} images "
+            f"({', '.join(seen[:3]) or data}): an evaluation on them says nothing. Name others with --dataset, "
+            "or pass --allow-seen, and the report will say how many"
+        )
+    model = load_policy(args.policy, venv, args.trust)
+    players = all_players(model, args.seed, batch.shared.language is not None)
+    th.manual_seed(args.seed)
+    rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
+    distinct = len(set(episodes))
+    described = {
+        "distinct_episodes": distinct,
+        "env": {**task.to_json(), "split": "eval"},
+        "data": data,
+        "episodes": args.episodes,
+        "seen_in_training": seen,
+        "seed": args.seed,
+        "policy": str(args.policy),
+        "command": " ".join(sys.orig_argv) if argv is None else argv,
+        "versions": versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_report(args.out, rows, episodes, batch, described)
+    write_targets(args.out / "targets.png", players["agent"], batch)
+    print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
+    if seen:
+        print(f"{len(seen)} images were seen in training: {', '.join(seen[:10])}")
+    print("Means after the last click ± 95 % interval; then Dice after each click")
+    print(table(rows))
+    print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/ (and targets.png)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The protocol: every player plays the same episodes, drawn from a seed, and is measured in the image after each turn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignsam_sb3 import metrics
+from alignsam_sb3.clickers import Click
+from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.evaluation.players import Move, Player
+
+CHUNK = 32  # episodes played at a time
+KEPT_MASKS = 12  # episodes whose masks are kept for pictures
+Pair = tuple[int, int]
+"""Image index and category id."""
+
+
+@dataclass
+class Row:
+    """One player's results.
+
+    :param distinct: how many of the episodes are different (image, category) pairs
+    :param scores: for each metric (episodes, clicks), the value after each click
+    :param image_ids: for each episode the name of its image
+    :param clicks: for each episode the clicks in order
+    :param masks: the final masks of the first ``KEPT_MASKS`` episodes
+    """
+
+    distinct: int
+    scores: dict[str, NDArray[np.float64]]
+    image_ids: list[str] = field(default_factory=list)
+    clicks: list[list[Click]] = field(default_factory=list)
+    masks: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    def mean(self, metric: str) -> list[float]:
+        """Mean over episodes after each click."""
+        means: list[float] = self.scores[metric].mean(0).tolist()
+        return means
+
+    def interval(self, metric: str) -> list[float]:
+        """Half the width of the 95 % interval of that mean (normal approximation over distinct episodes)."""
+        values = self.scores[metric]
+        half: list[float] = (1.96 * values.std(0, ddof=min(1, len(values) - 1)) / np.sqrt(self.distinct)).tolist()
+        return half
+
+
+def play(player: Player, batch: ClickBatch, episodes: Sequence[Pair]) -> Row:
+    """Let a player play episodes, as many at a time as the batch has, with one decoder call per turn."""
+    turns = batch.task.max_steps
+    scored = ["score"] if batch.scorer is not None else []
+    row = Row(len(set(episodes)), {name: np.zeros((len(episodes), turns)) for name in (*metrics.METRICS, *scored)})
+    for start in range(0, len(episodes), batch.n):
+        group = list(episodes[start : start + batch.n])
+        batch.reset(np.arange(batch.n), group + group[-1:] * (batch.n - len(group)))  # the last one fills the batch
+        over = np.zeros(batch.n, bool)
+        for turn in range(turns):
+            moves = player(batch, batch.observe(), turn)
+            over |= _move(batch, [None if stopped else move for stopped, move in zip(over, moves, strict=True)])
+            _measure(batch, row, start, len(group), turn)
+        row.image_ids += [batch.info(i)["image_id"] for i in range(len(group))]
+        row.clicks += [batch.sessions.clicks(i) for i in range(len(group))]
+        row.masks += batch.sessions.masks(np.arange(len(group)))[: KEPT_MASKS - len(row.masks)]
+    return row
+
+
+def _move(batch: ClickBatch, moves: Sequence[Move]) -> NDArray[np.bool_]:
+    """Make the moves; (N,) which episodes are over by an action."""
+    placed = [i for i, move in enumerate(moves) if isinstance(move, list)]
+    batch.place(np.array(placed, np.int64), [moves[i] for i in placed])  # type: ignore[misc]
+    acting = np.array([isinstance(move, int) for move in moves])
+    if not acting.any():
+        return np.zeros(batch.n, bool)
+    step = batch.step(np.array([move if isinstance(move, int) else 0 for move in moves]), acting)
+    over: NDArray[np.bool_] = step.over & acting
+    return over
+
+
+def _measure(batch: ClickBatch, row: Row, start: int, count: int, turn: int) -> None:
+    """All metrics of the current masks, in their images."""
+    for i, mask in enumerate(batch.sessions.masks(np.arange(count))):
+        sample, category = batch.sample(i), int(batch.categories[i])
+        for name, metric in metrics.METRICS.items():
+            row.scores[name][start + i, turn] = metric(mask, sample.target(category), sample.valid_for(category))
+        if "score" in row.scores:
+            row.scores["score"][start + i, turn] = batch.scores[i]
+
+
+def draw_episodes(images_by_category: Sequence[NDArray[np.int64]], count: int, rng: np.random.Generator) -> list[Pair]:
+    """Draw (image index, category id), the categories in turn, no image of a category again before all were drawn."""
+    if count < 1:
+        raise ValueError(f"episodes must be at least 1, got {count}")
+    shown = [c for c, images in enumerate(images_by_category) if len(images)]
+    orders = {c: rng.permutation(images_by_category[c]) for c in shown}
+    return [(int(orders[c][(i // len(shown)) % len(orders[c])]), c) for i in range(count) for c in [shown[i % len(shown)]]]
+
+
+def evaluate(players: Mapping[str, Player], batch: ClickBatch, episodes: int, seed: int) -> tuple[dict[str, Row], list[Pair]]:
+    """Let every player play the same episodes.
+
+    :param batch: episodes on the evaluation split
+    :return: a row per player, and the episodes (image index, category id)
+    """
+    drawn = draw_episodes(batch.shared.images_by_category, episodes, np.random.default_rng(seed))
+    return {name: play(player, batch, drawn) for name, player in players.items()}, drawn
+
+
+def number_of_clicks(row: Row) -> dict[str, float]:
+    """NoC@80, 85, 90 and 95 with the episodes' number of clicks (20 in the field) as the cap, and the failures."""
+    count = metrics.NoC(cap=row.scores["iou"].shape[1])
+    for ious in row.scores["iou"]:
+        count.update(ious.tolist())
+    return {name: float(value) for name, value in count.compute().items()} | {"cap": count.cap}

@@ -1,0 +1,238 @@
+"""A folder in, annotations out, whatever lies in the folder and whatever happens on the way."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakePredictor
+from PIL import Image
+
+from alignsam_sb3.annotate import Run, annotate_folder
+from alignsam_sb3.calibration import Judged, fit_calibration
+
+
+def records(out):
+    return [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+
+
+def test_every_image_is_annotated_for_every_category(folder, tmp_path):
+    summary = annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    assert (summary.images, summary.new, summary.skipped, summary.masks) == (12, 12, 0, 24)
+    coco = json.loads((tmp_path / "out" / "coco.json").read_text())
+    assert sorted(i["file_name"] for i in coco["images"]) == sorted(str(p.relative_to(folder)) for p in folder.rglob("*.png"))
+    assert "more/000.png" in {i["file_name"] for i in coco["images"]}
+
+
+def test_the_queue_begins_with_the_most_doubtful(folder, tmp_path):
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    with (tmp_path / "out" / "queue.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores) and len(rows) == 24
+    assert [row["review"] for row in rows] == [str(int(score < 0.8)) for score in scores]
+
+
+def test_a_second_call_plays_nothing_again(folder, tmp_path):
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    again = FakePredictor()
+    summary = annotate_folder(again, folder, tmp_path / "out", formats=["png"], progress=False)
+    assert not again.played and (summary.images, summary.new) == (12, 0)
+    assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == 24
+
+
+def test_new_and_changed_images_are_played(folder, tmp_path):
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    Image.new("RGB", (50, 50), "white").save(folder / "new.png")
+    Image.new("RGB", (33, 22), "white").save(folder / "001.png")
+    again = FakePredictor()
+    annotate_folder(again, folder, tmp_path / "out", progress=False)
+    assert sorted(again.played) == [(22, 33, 3), (50, 50, 3)]
+    assert Run.open(tmp_path / "out").found("001.png").annotations[0].size == (22, 33)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"predict": FakePredictor("other")}, "policy"), ({"categories": ["dark"]}, "categories"), ({"folder": 1}, "folder")],
+)
+def test_another_policy_folder_or_option_is_noticed(folder, tmp_path, change, named):
+    given = {"predict": FakePredictor(), "folder": folder, "out": tmp_path / "out", "progress": False}
+    annotate_folder(**given)
+    if "folder" in change:
+        change = {"folder": folder / "more"}
+    with pytest.raises(ValueError, match=f"made with {named}"):
+        annotate_folder(**{**given, **change})
+
+
+def test_odd_images_are_listed_or_played_and_stop_nothing(folder, tmp_path):
+    (folder / "cut.png").write_bytes((folder / "001.png").read_bytes()[:60])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("no image")
+    Image.new("RGB", (1, 1)).save(folder / "point.png")
+    Image.new("L", (3000, 2000), 200).save(folder / "large.png")
+    Image.new("RGB", (7, 9)).save(folder / "refused.png")
+    predict = FakePredictor(fails_on=[(9, 7)])
+    summary = annotate_folder(predict, folder, tmp_path / "out", progress=False)
+    assert (summary.images, summary.skipped) == (14, 4)
+    with (tmp_path / "out" / "skipped.csv").open() as file:
+        reasons = {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    assert set(reasons) == {"cut.png", "empty.jpg", "text.jpg", "refused.png"}
+    assert "file is empty" in reasons["empty.jpg"] and "no pixels left" in reasons["refused.png"]
+    large = Run.open(tmp_path / "out").found("large.png").annotations[0]
+    assert large.size == (2000, 3000) and large.mask.all() and max(s[0] * s[1] for s in predict.played) <= 4_000_000
+
+
+def test_a_repaired_image_is_played_by_the_next_call(folder, tmp_path):
+    (folder / "late.png").touch()
+    assert annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False).skipped == 1
+    Image.new("RGB", (5, 5)).save(folder / "late.png")
+    summary = annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    assert (summary.images, summary.skipped) == (13, 0)
+
+
+def test_a_predictor_that_always_fails_stops_the_run(tmp_path):
+    for i in range(30):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(RuntimeError, match="20 images in a row could not be played"):
+        annotate_folder(FakePredictor(fails_on=[(8, 8)]), tmp_path, tmp_path / "out", progress=False)
+
+
+def test_a_folder_of_one_image_and_one_of_none(tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="no images in"):
+        annotate_folder(FakePredictor(), tmp_path / "none", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "one" / "a.png")
+    assert annotate_folder(FakePredictor(), tmp_path / "one", tmp_path / "out", progress=False).images == 1
+
+
+def test_bad_options_name_the_nearest(folder, tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'coco'"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", formats=["cocoo"])
+    with pytest.raises(ValueError, match="did you mean 'light'"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", categories=["lihgt"])
+    with pytest.raises(ValueError, match="alignsam calibrate"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", accept=0.05)
+    with pytest.raises(FileNotFoundError, match="no folder of images"):
+        annotate_folder(FakePredictor(), folder / "nowhere", tmp_path / "out")
+    with pytest.raises(ValueError, match="folder of images itself"):
+        annotate_folder(FakePredictor(), folder, folder)
+
+
+def test_what_is_written_into_the_folder_of_images_is_not_read_again(folder):
+    for _ in range(2):
+        summary = annotate_folder(FakePredictor(), folder, folder / "out", formats=["png"], progress=False)
+        assert summary.images == 12
+
+
+def test_with_a_calibration_the_accepted_ones_need_no_review(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    middle = np.median([FakePredictor()(np.asarray(Image.open(p)))[0].signals["contrast"] for p in folder.rglob("*.png")])
+    judged = []
+    for i in range(200):
+        photo = np.full((40, 60, 3), rng.integers(0, 50), np.uint8)
+        photo[10:30, 20 : 30 + i % 12] = rng.integers(140, 255)
+        for found in FakePredictor()(photo):
+            good = found.signals["contrast"] > middle
+            judged.append(Judged(found.__class__(**{**vars(found), "image_id": str(i)}), 0.95 if good else 0.3, True))
+    calibration = fit_calibration(judged)
+    summary = annotate_folder(FakePredictor(calibration=calibration), folder, tmp_path / "out", accept=0.05, progress=False)
+    assert 0 < summary.doubtful < summary.masks
+    with (tmp_path / "out" / "queue.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["review"]) for row in rows) == summary.doubtful and all(row["low"] != "nan" for row in rows)
+
+
+SLOW = """
+    import sys, time
+    sys.path.insert(0, {fakes!r})
+    from fakes import FakePredictor
+    from alignsam_sb3.annotate import annotate_folder
+
+    class Slow(FakePredictor):
+        def batch(self, images, categories):
+            time.sleep(0.15)
+            return super().batch(images, categories)
+
+    annotate_folder(Slow(), {folder!r}, {out!r}, batch_size=2, progress=False)
+"""
+
+
+def test_killed_at_any_time_it_goes_on(folder, tmp_path):
+    out = tmp_path / "out"
+    code = textwrap.dedent(SLOW.format(fakes=str(Path(__file__).parent), folder=str(folder), out=str(out)))
+    child = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((out / "journal.jsonl").is_file() and len(records(out)) >= 4):
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = len(records(out))
+    assert 4 <= kept < 12
+    with (out / "journal.jsonl").open("ab") as file:
+        file.write(b'{"image": "half a li')  # as if killed while writing
+    again = FakePredictor()
+    summary = annotate_folder(again, folder, out, progress=False)
+    assert summary.images == 12 and len(again.played) == 12 - kept
+    assert len(records(out)) == 12
+
+
+def test_two_processes_do_not_write_one_run(folder, tmp_path):
+    from filelock import FileLock
+
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    with FileLock(tmp_path / "out" / "lock"), pytest.raises(ValueError, match="another process is annotating"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(folder, tmp_path, monkeypatch):
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    before = (tmp_path / "out" / "journal.jsonl").read_bytes()
+    Image.new("RGB", (5, 5)).save(folder / "new.png")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*make room.*12 images so far are kept"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "journal.jsonl").read_bytes() == before
+
+
+def test_an_out_that_cannot_be_written_is_said(folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="give another folder with --out"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "file" / "out", progress=False)
+
+
+def test_a_damaged_run_is_said(folder, tmp_path):
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    (tmp_path / "out" / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    with pytest.raises(FileNotFoundError, match="alignsam annotate"):
+        Run.open(tmp_path)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    import tracemalloc
+
+    peaks = []
+    for count in (20, 120):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for i in range(count):
+            Image.fromarray(np.full((200, 300, 3), i, np.uint8)).save(folder / f"{i:03d}.png")
+        tracemalloc.start()
+        annotate_folder(FakePredictor(), folder, tmp_path / f"out{count}", batch_size=4, progress=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
