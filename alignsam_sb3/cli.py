@@ -37,11 +37,11 @@ def _zoo(argv: list[str]) -> None:
     try:
         from alignsam_sb3 import zoo
     except ImportError as error:
-        raise ImportError(f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'") from error
-    from alignsam_sb3.files import hyperparams_folder
-
+        raise ImportError(
+            f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'"
+        ) from error
     sys.argv = ["alignsam", *argv]
-    zoo.main("train", hyperparams_folder())
+    zoo.main("train")
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -64,7 +64,9 @@ def _annotate(argv: list[str]) -> None:
     _add_policy(parser)
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME", help="by default all that the policy knows")
     parser.add_argument("--formats", nargs="+", default=["coco"], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
-    parser.add_argument("--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews")
+    parser.add_argument(
+        "--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")
     parser.add_argument("--no-progress", action="store_true")
@@ -116,7 +118,7 @@ def _calibrate(argv: list[str]) -> None:
 
 def _review(argv: list[str]) -> None:
     """Review a run in the browser, the most doubtful mask first."""
-    from alignsam_sb3.annotate import Run, app, stream
+    from alignsam_sb3.annotate import Run, stream
     from alignsam_sb3.annotate.corrections import write_corrections
     from alignsam_sb3.annotate.formats import FORMATS, write_formats
     from alignsam_sb3.annotate.review import Review
@@ -130,9 +132,13 @@ def _review(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     run, predict = Run.open(args.run), _load(args)
     if predict.fingerprint != run.identity.policy:
-        raise ValueError(f"{args.run} was annotated by policy {run.identity.policy}, and {args.policy} is {predict.fingerprint}")
+        raise ValueError(
+            f"{args.run} was annotated by policy {run.identity.policy}, and {args.policy} is {predict.fingerprint}"
+        )
     threshold = stream.accepted_from(predict, args.accept)
     review = Review(run, predict.segmenter, float("inf") if args.accept is None else threshold)
+    from alignsam_sb3.annotate import app
+
     app.serve(app.review_page(review), args.host, args.port, args.share)
     write_formats(run, args.formats, threshold)
     count = write_corrections(run)
@@ -142,13 +148,16 @@ def _review(argv: list[str]) -> None:
 
 def _play(argv: list[str]) -> None:
     """Upload a photo in the browser, name a target, watch the agent, click."""
-    from alignsam_sb3.annotate import app
+    from alignsam_sb3.annotate.play import Play
 
     parser = _parser("play", _play)
     _add_policy(parser)
     _add_server(parser)
     args = parser.parse_args(argv)
-    app.serve(app.play_page(_load(args)), args.host, args.port, args.share)
+    predict = _load(args)
+    from alignsam_sb3.annotate import app
+
+    app.serve(app.play_page(Play(predict), predict.categories), args.host, args.port, args.share)
 
 
 def _export(argv: list[str]) -> None:
@@ -165,7 +174,7 @@ def _export(argv: list[str]) -> None:
 
 def _push(argv: list[str]) -> None:
     """Upload a policy to the Hugging Face Hub, nothing of it pickled."""
-    from alignsam_sb3.integrations import hub
+    from alignsam_sb3 import hub
 
     parser = _parser("push", _push)
     parser.add_argument("policy", type=Path)
@@ -179,7 +188,7 @@ def _push(argv: list[str]) -> None:
 
 def _pull(argv: list[str]) -> None:
     """Download a policy from the Hugging Face Hub."""
-    from alignsam_sb3.integrations import hub
+    from alignsam_sb3 import hub
 
     parser = _parser("pull", _pull)
     parser.add_argument("repo", help="user/name")

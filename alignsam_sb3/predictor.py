@@ -106,7 +106,7 @@ class Predictor:
         :param revision: a branch, tag or commit
         :param options: of :meth:`load`
         """
-        from alignsam_sb3.integrations.hub import pull
+        from alignsam_sb3.hub import pull
 
         return cls.load(pull(repo, revision), **options)
 

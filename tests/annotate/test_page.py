@@ -18,10 +18,15 @@ from fakes import FakePredictor
 
 from alignsam_sb3.annotate import annotate_folder
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SERVER = """
     import sys
     from pathlib import Path
@@ -148,7 +153,7 @@ def test_no_file_is_served_that_the_page_does_not_show(server, folder):
 
 
 def test_it_listens_to_this_machine_only(server):
-    address, process, _ = server()
+    address, _, _ = server()
     port = int(address.rsplit(":", 1)[1])
     listening = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     hosts = {row[1].split(":")[0] for row in listening if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}

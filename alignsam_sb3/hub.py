@@ -34,7 +34,8 @@ def to_files(policy: Path, folder: Path) -> None:
     archive, recipe = PolicyArchive(policy), read_recipe(policy)
     if recipe["not_plain"]:
         raise ValueError(
-            f"{policy} was built with {', '.join(recipe['not_plain'])}, which plain files cannot hold: it cannot be shared safely"
+            f"{policy} was built with {', '.join(recipe['not_plain'])}, which plain files cannot hold: it cannot be "
+            "shared safely"
         )
     states = archive.parameters()
     weights = states["policy"]
@@ -131,13 +132,15 @@ def _measured(evaluation: Path) -> list[str]:
     """
     table, results = evaluation / "table.md", evaluation / "results.json"
     if not table.is_file() or not results.is_file():
-        raise FileNotFoundError(f"no evaluation in {evaluation}: make one with `alignsam evaluate --policy ... --out {evaluation}`")
+        raise FileNotFoundError(
+            f"no evaluation in {evaluation}: make one with `alignsam evaluate --policy ... --out {evaluation}`"
+        )
     described = json.loads(results.read_text())
     command = described["command"] if isinstance(described["command"], str) else " ".join(map(str, described["command"]))
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     return [
-        f"## Measured\n\n{described['episodes']} episodes on `{described['data']}`, seed {described['seed']}; means after the last "
-        "click with a 95 % interval, then Dice after each click.",
+        f"## Measured\n\n{described['episodes']} episodes on `{described['data']}`, seed {described['seed']}; means after the "
+        "last click with a 95 % interval, then Dice after each click.",
         table.read_text().strip(),
         f"```\n{command}\n```",
         f"Versions: {versions}",
@@ -209,7 +212,12 @@ class _explained:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+        )
 
         if isinstance(error, RepositoryNotFoundError):
             raise ConnectionError(
@@ -218,7 +226,9 @@ class _explained:
             ) from error
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             raise ConnectionError(f"the Hub refused ({error}): log in with `hf auth login`, then `{self._command}`") from error
-        unconnected = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)  # httpx's, whichever package it is
+        unconnected = any(
+            kind.__name__ == "TransportError" for kind in type(error).__mro__
+        )  # httpx's, whichever package it is
         if unconnected or isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | OSError):
             raise ConnectionError(
                 f"the Hub cannot be reached ({error}): run `{self._command}` where there is a connection, and copy the zip"
