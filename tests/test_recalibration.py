@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
 from alignsam_sb3.callbacks.recalibration import turned
-from alignsam_sb3.policies import SamMaskablePPO, load_policy
+from alignsam_sb3.policies import SamMaskablePPO, attach_recalibration, load_policy
 from alignsam_sb3.recalibration import Recalibration, dice_and_cross_entropy
 
 KWARGS = {
@@ -132,7 +132,7 @@ def test_it_is_saved_and_loaded_with_the_policy(trained, tmp_path):
     loaded = load_policy(tmp_path / "p.zip", DummyVecEnv([lambda: gym.make("SamSeg-v0", **KWARGS)]))
     for key, value in model.policy.srm.state_dict().items():
         assert th.equal(loaded.policy.srm.state_dict()[key], value)
-    assert loaded.env.get_attr("srm")[0] is loaded.policy.srm
+    assert loaded.env.get_attr("recalibration")[0] is loaded.policy.srm
 
 
 def test_a_module_of_another_version_says_so(trained, tmp_path):
@@ -149,7 +149,7 @@ def test_all_environments_at_once_draw_what_each_alone_draws(trained):
     batched = make_vec_env("SamSeg-v0", 3, 7, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)
     single = make_vec_env("SamSeg-v0", 3, 7, env_kwargs=KWARGS, vec_env_cls=DummyVecEnv)
     for venv in (batched, single):
-        venv.env_method("use_srm", model.policy.srm)
+        attach_recalibration(model, venv)
         venv.seed(7)
     observations = [venv.reset() for venv in (batched, single)]
     assert not np.allclose(*observations[0]["foreground_map"][:2])  # each its own

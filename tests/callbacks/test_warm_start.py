@@ -42,6 +42,6 @@ def agreement(model, make_env):
     for index in range(len(env.shared.dataset)):
         observation, _ = env.reset(options={"image_index": index, "category_id": 0})
         action, _ = model.predict({key: np.asarray(value)[None] for key, value in observation.items()}, deterministic=True)
-        (x, y), label = env.grid.click(int(action[0]), env.image_size)
-        hits.append(bool(label and env.target[y, x]))
+        x, y = env.batch.grid.centres(env.batch.size(0))[env.batch.actions.cells(action)[0]]
+        hits.append(bool(env.batch.actions.labels(action)[0] and env.target[y, x]))
     return np.mean(hits)

@@ -195,7 +195,7 @@ def test_observations_without_maps_are_refused():
 def test_training_moves_the_policy_and_nothing_frozen(algorithm, policy, make_env, tmp_path):
     clip, sam = load_clip("tiny", "cpu"), load_segmenter("tiny", "cpu")
     scenes = ToyScenes("semantic", "train", 16)
-    venv = make_vec_env(lambda: SamSegEnv(scenes, segmenter=sam, clip=clip), 2, vec_env_cls=SamSegVecEnv)
+    venv = make_vec_env(lambda: SamSegEnv(dataset=scenes, segmenter=sam, clip=clip), 2, vec_env_cls=SamSegVecEnv)
     frozen = {**dict(sam.sam.named_parameters()), **dict(clip.clip.named_parameters())}
     before = {key: value.clone() for key, value in frozen.items()}
     model = algorithm(policy, venv, n_steps=6, batch_size=4, n_epochs=1, seed=0, device="cpu")
