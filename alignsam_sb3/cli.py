@@ -97,15 +97,19 @@ def _calibrate(argv: list[str]) -> None:
     from alignsam_sb3.annotate import calibrate
     from alignsam_sb3.calibration import describe
     from alignsam_sb3.datasets import load_dataset
+    from alignsam_sb3.datasets.options import add_dataset_kwargs
+    from alignsam_sb3.policies.archive import PolicyArchive
 
     parser = _parser("calibrate", _calibrate)
     _add_policy(parser)
     parser.add_argument("--labelled", required=True, metavar="SPEC", help="labelled images that no training saw: coco:ROOT")
     parser.add_argument("--split", default="eval")
+    add_dataset_kwargs(parser)
     parser.add_argument("--level", type=float, default=0.9, help="probability with which lower bounds are to hold")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    found = calibrate(_load(args), load_dataset(args.labelled, args.split), args.level, args.seed)
+    dataset, seen = load_dataset(args.labelled, args.split, **args.dataset_kwargs), PolicyArchive(args.policy).seen
+    found = calibrate(_load(args), dataset, args.level, args.seed, seen=seen)
     found.write(args.policy)
     said = describe(found)
     print(f"Calibrated on {args.labelled}; on {said['masks']:.0f} masks of images that the fit did not see:")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from alignsam_sb3.calibration import ENTRY, Calibration
 from alignsam_sb3.files import cache_folder, removed_on_error
 from alignsam_sb3.policies import read_recipe
-from alignsam_sb3.policies.archive import RECIPE, PolicyArchive
+from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.version import __version__
 
 WEIGHTS, DESCRIBED, FILM, CARD = "model.safetensors", "policy.json", "film.gif", "README.md"
@@ -48,6 +48,8 @@ def to_files(policy: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / WEIGHTS)
     (folder / DESCRIBED).write_text(json.dumps(described, indent=1))
+    if archive.seen is not None:
+        (folder / SEEN).write_text(json.dumps(archive.seen.to_json()))
     calibration = Calibration.read(policy)
     if calibration is not None:
         (folder / ENTRY).write_text(calibration.to_json())
@@ -76,6 +78,8 @@ def from_files(folder: Path, policy: Path) -> Path:
             archive.writestr(RECIPE, policy_json)
             archive.writestr("policy.pth", _bytes(weights))
             archive.writestr("policy.optimizer.pth", _bytes({"state": {}, "param_groups": groups}))
+            if (folder / SEEN).is_file():
+                archive.writestr(SEEN, (folder / SEEN).read_text())
             if calibration.is_file():
                 archive.writestr(ENTRY, Calibration.from_json(calibration.read_text()).to_json())
         if PolicyArchive(part).recipe is None:
@@ -196,7 +200,7 @@ def pull(repo: str, out: str | Path | None = None, revision: str | None = None, 
     if repo.count("/") != 1:
         raise ValueError(f"a policy on the Hub is called user/name, got {repo!r}")
     with _explained(f"alignsam pull {repo}"):
-        wanted = [WEIGHTS, DESCRIBED, ENTRY]
+        wanted = [WEIGHTS, DESCRIBED, SEEN, ENTRY]
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, endpoint=endpoint))
     default = cache_folder() / "policies" / f"{repo.replace('/', '--')}-{folder.name[:12]}.zip"
     return from_files(folder, default if out is None else Path(out))
