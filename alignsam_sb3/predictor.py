@@ -184,7 +184,9 @@ class Predictor:
             episodes.refresh()
         signals = self._signals(episodes, before)
         if said:
-            signals = [own | other for own, other in zip(signals, self._agreement(episodes, rows, categories, said), strict=True)]
+            signals = [
+                own | other for own, other in zip(signals, self._agreement(episodes, rows, categories, said), strict=True)
+            ]
         masks, ious = episodes.sessions.masks(), episodes.sessions.iou.tolist()
         made = [
             Annotation.of("", self.categories[c], masks[k], episodes.sessions.clicks(k), ious[k], signals[k], self.fingerprint)
