@@ -99,7 +99,7 @@ class _Policy(nn.Module):
 
 
 def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
-    """Write ``encoder.onnx``, ``decoder.onnx``, ``policy.onnx``, perhaps ``language.onnx``, ``config.json`` and ``example.py``.
+    """Write ``encoder.onnx``, ``decoder.onnx``, ``policy.onnx``, ``language.onnx`` (if it hears), ``config.json``, ``example.py``.
 
     :return: what was written
     :raises ImportError: the packages of the extra are missing
@@ -113,7 +113,8 @@ def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
     odd = [f"{name}={value!r}" for name, value in _odd(predict).items()]
     if odd or not isinstance(segmenter, SamSegmenter):
         raise ValueError(
-            f"only policies that click by themselves for a SAM can be exported, and this one has {', '.join(odd) or segmenter.name}"
+            "only policies that click by themselves for a SAM can be exported, and this one has "
+            + (", ".join(odd) or segmenter.name)
         )
     folder.mkdir(parents=True, exist_ok=True)
     sam, side = segmenter.sam.cpu(), segmenter.img_size
@@ -122,7 +123,7 @@ def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
     many = th.export.Dim("clicks", min=1, max=64)
     pixels, embedding = th.rand(1, 3, side, side), th.rand(1, channels, cells, cells)
     clicks = (th.rand(1, 3, 2) * side, th.ones(1, 3, dtype=th.int64), th.rand(1, low, low), th.tensor(False))
-    shapes = ({}, {1: many}, {1: many}, {}, {})
+    shapes: tuple[dict[int, Any], ...] = ({}, {1: many}, {1: many}, {}, {})
     _write(_Encoder(sam), (pixels,), folder / "encoder.onnx", ["pixels"], ["embedding"])
     names = ["embedding", "coords", "labels", "last", "is_first"]
     _write(_Decoder(sam), (embedding, *clicks), folder / "decoder.onnx", names, ["logits", "iou", "large"], shapes)

@@ -1,8 +1,8 @@
 """How far calibrated masks can be trusted: coverage, accepted share, and what reviewing the most doubtful brings.
 
-python scripts/studies/trust_curve.py --policy policy.zip --labelled toy:semantic --dataset-kwargs n_images=400 seed=3 min_area=0.02
+python scripts/studies/trust_curve.py --policy policy.zip --dataset-kwargs n_images=450 seed=3 min_area=0.02
 
-Every draw calibrates on some of the labelled images and is measured on all others. Writes ``trust_curve.png`` and ``trust.md``.
+Every draw calibrates on some of the labelled images and is measured on all others. Writes ``trust.md`` and a curve.
 """
 
 import argparse
