@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
             "or pass --allow-seen, and the report will say how many"
         )
     model = load_policy(args.policy, venv, args.trust)
-    players = all_players(model, args.seed, batch.shared.language is not None)
+    players = all_players(model, args.seed, batch)
     th.manual_seed(args.seed)
     rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
     distinct = len(set(episodes))

@@ -23,11 +23,13 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from alignsam_sb3.compiling import compiled_for_shapes
 from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import write_bytes
 from alignsam_sb3.policies import distributed
 from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
+from alignsam_sb3.policies.cells import CellExtractor
 from alignsam_sb3.policies.loading import restore
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 from alignsam_sb3.policies.plain import describe_arguments, describe_state
@@ -54,6 +56,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         if isinstance(self.rollout_buffer, EpisodeRolloutBuffer | EpisodeMaskableRolloutBuffer):
             self.rollout_buffer.wanted = getattr(self.policy, "needs", None)
             self.rollout_buffer.reset()
+        extractor = getattr(self.policy, "features_extractor", None)
+        if self.device.type == "cuda" and isinstance(extractor, CellExtractor):
+            extractor.forward = compiled_for_shapes(extractor.forward)  # type: ignore[method-assign]
         if self.env is not None:
             attach_recalibration(self, self.env)
         if distributed.world() > 1:
