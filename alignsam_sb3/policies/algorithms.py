@@ -186,7 +186,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages"]
+        ours = ("_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages")
+        return [*super()._excluded_save_params(), *ours]
 
 
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:

@@ -58,7 +58,7 @@ def test_a_batch_is_its_episodes():
         one.reset(np.array([0]), [pair])
         alone.append(one)
     rng = np.random.default_rng(0)
-    for turn in range(5):
+    for _ in range(5):
         acting = rng.random(4) < 0.7
         actions = np.array([rng.choice(np.flatnonzero(mask)) for mask in batch.action_mask])
         before = batch.observe()

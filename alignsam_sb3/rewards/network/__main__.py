@@ -201,8 +201,8 @@ def _refuse_seen(seen: SeenImages, dataset: SegmentationDataset, corpus: Corpus,
     found = [int(i) for i in rows if len(seen) and dataset[int(i)].image in seen]
     if found and not allowed:
         raise ValueError(
-            f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): measure "
-            "it on others, with the same --dataset-kwargs as in the fit, or pass --allow-seen"
+            f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): "
+            "measure it on others, with the same --dataset-kwargs as in the fit, or pass --allow-seen"
         )
     if found:
         print(f"{len(found)} of {len(rows)} images were seen in the fit")
