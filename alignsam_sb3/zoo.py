@@ -292,7 +292,7 @@ def main(script: str) -> None:
         guard()
     if script == "enjoy":
         attach_when_played(ours.trust)
-        rl_zoo3.enjoy.get_model_path = latest_model_path  # type: ignore[attr-defined]
+        rl_zoo3.enjoy.get_model_path = latest_model_path  # type: ignore[attr-defined, assignment]
     try:
         getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
     except KeyboardInterrupt:  # before the first step, or in enjoy

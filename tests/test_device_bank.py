@@ -109,7 +109,7 @@ def test_what_does_not_fit_stays_in_its_files(banks, monkeypatch):
 
 
 def test_an_image_that_has_gone_is_named(banks, tiny):
-    data, features, language, _ = banks
+    _, features, language, _ = banks
 
     def gone(row):
         raise UnreadableImageError(f"{row}.png: no such file")

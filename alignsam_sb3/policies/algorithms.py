@@ -64,7 +64,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             self.rollout_buffer.reset()
         extractor = getattr(self.policy, "features_extractor", None)
         if self.device.type == "cuda" and isinstance(extractor, CellExtractor):
-            extractor.forward = compiled_for_shapes(extractor.forward)  # type: ignore[method-assign]
+            extractor.forward = compiled_for_shapes(extractor.forward)
         if self.env is not None:
             attach_recalibration(self, self.env)
         if distributed.world() > 1:

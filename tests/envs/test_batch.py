@@ -76,7 +76,6 @@ def test_a_batch_is_its_episodes():
             assert all(th.allclose(seen[key][i].float(), own[key][0].float(), atol=1e-4) for key in seen)
             if not acting[i]:
                 assert all(th.equal(seen[key][i], before[key][i]) for key in seen)
-    assert turn == 4
 
 
 def test_clicks_that_are_placed_count_as_no_step_and_use_their_cells_up():
