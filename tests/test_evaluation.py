@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
 from alignsam_sb3 import evaluation
-from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.evaluation.__main__ import main
 from alignsam_sb3.evaluation.report import target_pairs
 from alignsam_sb3.policies import SamMaskablePPO
