@@ -1,4 +1,4 @@
-# make train: from a bare Python 3.11 to a trained, compared, pictured policy.   make test: linters, types and tests.
+# make train: from a bare Python 3.11 to a trained, compared, pictured policy.   make test: linters, types, pages and tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -17,7 +17,7 @@ WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(KWARGS),--env-kwargs $(KWARGS)) $(i
 # Threads that wait by spinning slow small models down thirtyfold as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: train test check install clean
+.PHONY: train test check docs install clean
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +35,7 @@ train: install
 	echo "Policy:   $${run}$(ENV).zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
 	echo "Overlays: $${run}evaluation/overlays/"
 
-test: install check
+test: install check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $$(nproc)
 
 # Types and imports are checked on a copy laid out as it installs: envs/ inside the package.
@@ -47,5 +47,10 @@ check: install
 	cd build/tree && ../../$(BIN)/mypy -p alignsam_sb3
 	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports
 
+# The pages, from docs/ and the docstrings; a warning is an error.
+docs: install
+	$(BIN)/python scripts/assets/draw_layers.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 clean:
-	rm -rf build dist .venv *.egg-info
+	rm -rf build dist .venv docs/_build *.egg-info
