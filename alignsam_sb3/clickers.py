@@ -24,8 +24,8 @@ def _deepest(depths: NDArray[np.float32], clicked: Pixels) -> tuple[float, tuple
     """The largest of the depths but those of pixels that were clicked, and the first pixel (x, y) of that depth."""
     for x, y in clicked:
         depths[y, x] = 0
-    y, x = np.unravel_index(int(depths.argmax()), depths.shape)
-    return float(depths[y, x]), (int(x), int(y))
+    row, column = divmod(int(depths.argmax()), depths.shape[1])
+    return float(depths[row, column]), (column, row)
 
 
 def centre_click(truth: ArrayLike, clicked: Pixels = ()) -> Click:

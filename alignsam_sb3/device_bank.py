@@ -70,9 +70,9 @@ class DeviceBank:
         :param names: which; by default all
         :raises UnreadableImageError: an image that was never asked for before cannot be read
         """
-        wanted = self.shapes if names is None else names
+        wanted = list(self.shapes) if names is None else list(names)
         if not self.resident:
-            return {name: self._to_device(self._read(rows, name)) for name in wanted}
+            return {name: self._to_device(values) for name, values in self._read(rows, wanted).items()}
         self._load(rows)
         at = th.from_numpy(np.ascontiguousarray(rows)).to(self.device)
         return {name: _widened(self._tensors[name].index_select(0, at)) for name in wanted}
@@ -82,8 +82,8 @@ class DeviceBank:
         if not len(missing):
             return
         at = th.from_numpy(missing).to(self.device)
-        for name, tensor in self._tensors.items():
-            tensor[at] = self._read(missing, name).to(self.device)
+        for name, values in self._read(missing, list(self._tensors)).items():
+            self._tensors[name][at] = values.to(self.device)
         self._loaded[missing] = True
 
     def _to_device(self, values: th.Tensor) -> th.Tensor:
@@ -91,18 +91,25 @@ class DeviceBank:
             values = values.pin_memory()
         return _widened(values.to(self.device, non_blocking=True))
 
-    def _read(self, rows: NDArray[np.int64], name: str) -> th.Tensor:
-        """Rows of one array on the host, as they are kept."""
-        if name == "image":
+    def _read(self, rows: NDArray[np.int64], names: Sequence[str]) -> dict[str, th.Tensor]:
+        """Rows of some arrays on the host, as they are kept."""
+        out: dict[str, th.Tensor] = {}
+        kept = [name for name in names if name in self.features.shapes]
+        if kept:
+            found = self.features.rows(rows)
+            out |= {name: th.from_numpy(found[name]) for name in kept}
+        if "image" in names:
             pictures = [self.frame.picture(self._read_image(int(row)), self.image_side) for row in rows]
-            return th.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
-        if name not in LANGUAGE:
-            return th.from_numpy(self.features.rows(rows)[name])
-        assert self.language is not None
-        found = self.language.rows(rows)[name].astype(np.float32)
-        sizes = [self._read_image(int(row)).shape[:2] for row in rows]
-        framed = [self.frame.from_squashed(maps, (h, w), self.grid) for maps, (h, w) in zip(found, sizes, strict=True)]
-        return th.from_numpy(np.stack(framed)).half()
+            out["image"] = th.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
+        said = [name for name in names if name in LANGUAGE]
+        if said and self.language is not None:
+            maps = self.language.rows(rows)
+            sizes = [self._read_image(int(row)).shape[:2] for row in rows]
+            for name in said:
+                squashed = maps[name].astype(np.float32)
+                framed = [self.frame.from_squashed(m, (h, w), self.grid) for m, (h, w) in zip(squashed, sizes, strict=True)]
+                out[name] = th.from_numpy(np.stack(framed)).half()
+        return out
 
 
 def _widened(values: th.Tensor) -> th.Tensor:

@@ -1,23 +1,25 @@
-"""FeatureBank: what a frozen model says of each image, computed once and kept on disk."""
+"""FeatureBank: what a frozen model says of each image, computed when it is first asked for and kept on disk."""
 
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from threading import RLock
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import torch as th
-from filelock import FileLock
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError
-from alignsam_sb3.files import cache_folder, removed_on_error, write_json
+from alignsam_sb3.bank_files import DONE, KEY_BYTES, SKIPPED, BankFiles, open_files, read_reasons
+from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError
+from alignsam_sb3.files import cache_folder, cache_prune, write_bytes, write_json
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters import PromptableSegmenter
 
@@ -31,7 +33,10 @@ EPISODE_CONSTANTS = {
 }
 """Observations that an image decides alone, and what banks call them: buffers store them once per episode, or as a row."""
 
-_DONE, _SKIPPED = 1, 2  # 0: not yet read
+_VERSION = 2  # of the files: raise it whenever they would be read differently
+_READERS = 4  # threads that read images
+_AHEAD = 8  # batches that are read ahead
+_WORTH_A_BAR = 32  # images
 
 
 class FeatureSource(Protocol):
@@ -74,56 +79,269 @@ class SegmenterSource:
         return self.segmenter.encode(images)
 
 
-class FeatureBank:
-    """What one model says of a data set's images, memory-mapped in half precision.
+class UnreadableRow(UnreadableImageError):
+    """An image that a bank left out: draw another one.
 
-    :param folder: a finished bank, as :func:`build_bank` leaves it
-    :param dataset: the images it must belong to
-    :param source: the model it must belong to
-    :raises FileNotFoundError: there is no finished bank
-    :raises ValueError: it was built for other images or by another model
+    :param row: which
+    :param reason: what is wrong with it
     """
 
-    def __init__(self, folder: Path, dataset: SegmentationDataset, source: FeatureSource) -> None:
-        described = folder / "bank.json"
-        if not described.is_file():
-            raise FileNotFoundError(f"no finished bank in {folder}: build it with alignsam_sb3.features.build_bank")
-        found: dict[str, Any] = json.loads(described.read_text())
-        for key, value in _identity(dataset, source).items():
-            if found.get(key) != value:
-                raise ValueError(
-                    f"the bank in {folder} was built for {key} {found.get(key)!r}, not {value!r}: "
-                    "what it holds would be wrong. Give another folder or delete this one, and build again"
-                )
-        self.folder, self.fingerprint = folder, source.fingerprint
-        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in source.shapes}
-        self._state = np.load(folder / "state.npy")
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"image {row} was skipped: {reason}")
+        self.row, self.reason = row, reason
+
+
+class FeatureBank:
+    """What one model says of a data set's images, in half precision; each image is described when it is first asked for.
+
+    Banks lie in files that processes share. What is on disk has checksums, which are looked at when a row is first read: a
+    damaged row is described again, with a line in the log. Where the data set offers ``content_key(index) -> bytes``, a row of
+    which the image has changed is described again, too. A folder that cannot be written is used as far as it goes, and what it
+    lacks is kept in memory.
+
+    :param dataset: the images
+    :param source: the model
+    :param folder: where the bank lies
+    :param batch_size: images that are described in one call
+    :param on_error: ``"raise"`` names the images that cannot be read; ``"skip"`` leaves them out
+    :raises ValueError: the folder holds a bank of other images or of another model
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        source: FeatureSource,
+        folder: Path,
+        batch_size: int = 16,
+        on_error: str = "raise",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(nearest("on_error", on_error, ("raise", "skip")))
+        self.folder, self.fingerprint, self.on_error = folder, source.fingerprint, on_error
+        self._dataset, self._source, self._batch_size = dataset, source, batch_size
+        self._shapes, self._count = dict(source.shapes), len(dataset)
+        self._key_of: Callable[[int], bytes] | None = getattr(dataset, "content_key", None)
+        self._files = open_files(folder, _identity(dataset, source), self._shapes, self._count)
+        self._writable = self._files is not None and self._files.writable
+        self._memory: dict[int, dict[str, NDArray[np.float16]]] = {}
+        self._skipped: set[int] = set()  # beside those of which the files say so
+        self._checked = np.zeros(self._count, bool)
+        self._busy = RLock()
 
     def __len__(self) -> int:
-        return len(self._state)
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """(N,) False for the images that could not be read and were skipped."""
-        return np.asarray(self._state == _DONE)
+        return self._count
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each array, for one image."""
-        return {name: array.shape[1:] for name, array in self._arrays.items()}
+        return dict(self._shapes)
 
-    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.float16]]:
-        """The arrays of some images, each (B, ...), as they are kept."""
-        for row in rows:
-            if self._state[row] != _DONE:
-                raise IndexError(f"image {row} was skipped when the bank in {self.folder} was built")
-        return {name: np.asarray(array[rows]) for name, array in self._arrays.items()}
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(N,) False for the images that are known to be unreadable; of one that nobody asked for nothing is known."""
+        skipped = np.zeros(self._count, bool) if self._files is None else self._files.records()["state"] == SKIPPED
+        skipped[list(self._skipped)] = True
+        return np.asarray(~skipped)
 
     def __getitem__(self, index: int) -> dict[str, NDArray[np.float32]]:
         """The arrays of one image."""
-        if self._state[index] != _DONE:
-            raise IndexError(f"image {index} was skipped when the bank in {self.folder} was built")
-        return {name: np.asarray(array[index], np.float32) for name, array in self._arrays.items()}
+        return {name: values[0].astype(np.float32) for name, values in self.rows([index]).items()}
+
+    def ensure(self, rows: Sequence[int] | NDArray[np.int64], progress: bool = False) -> None:
+        """Describe those of some images that are not yet described.
+
+        :param progress: show a bar, with images per second
+        :raises UnreadableImageError: images cannot be read and ``on_error`` is ``"raise"``
+        :raises OSError: the disk is full
+        """
+        with self._busy:
+            missing = self._missing(sorted({self._place(row) for row in rows}))
+            if missing:
+                self._describe(missing, progress)
+
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.float16]]:
+        """The arrays of some images, each (B, *shape); what is missing is described first.
+
+        :raises UnreadableRow: one of them cannot be read and ``on_error`` is ``"skip"``
+        """
+        places = [self._place(row) for row in rows]
+        with self._busy:
+            self.ensure(places)
+            found = {name: np.empty((len(places), *shape), np.float16) for name, shape in self._shapes.items()}
+            for k, row in enumerate(places):
+                self._load(row, {name: values[k] for name, values in found.items()})
+        return found
+
+    def _place(self, row: int) -> int:
+        if not -self._count <= row < self._count:
+            raise IndexError(f"there is no image {row}: the bank in {self.folder} has {self._count}")
+        return int(row) % self._count
+
+    def _missing(self, rows: list[int]) -> list[int]:
+        """Rows that are neither described nor, where that is allowed, skipped."""
+        asked = [row for row in rows if not self._checked[row] and row not in self._memory]
+        if self.on_error == "skip":
+            asked = [row for row in asked if row not in self._skipped]
+        if self._files is None or not asked:
+            return asked
+        fine = (DONE, SKIPPED) if self.on_error == "skip" else (DONE,)
+        return [row for row, state in zip(asked, self._files.records(asked)["state"], strict=True) if state not in fine]
+
+    def _load(self, row: int, into: dict[str, NDArray[np.float16]]) -> None:
+        """Read a row; once in a process look whether it is whole and its image the same."""
+        for _ in range(2):
+            if row in self._memory:
+                for name, values in into.items():
+                    values[...] = self._memory[row][name]
+                return
+            if row in self._skipped or self._files is None:
+                raise UnreadableRow(row, self._reason(row))
+            wrong = self._wrong(self._files, row, into)
+            if not wrong:
+                return
+            logger.warning("image %d of the bank in %s is described again: %s", row, self.folder, wrong)
+            self._checked[row] = False
+            if self._writable:
+                self._files.forget([row])
+            self._describe([row])
+        raise OSError(f"{self.folder} does not hold what is written to it: point ALIGNSAM_CACHE to another disk")
+
+    def _wrong(self, files: BankFiles, row: int, into: dict[str, NDArray[np.float16]]) -> str:
+        """Read a row; what is the matter with it, if anything is."""
+        checksum = files.read(row, into)
+        if self._checked[row] and checksum >= 0:
+            return ""
+        record = files.records([row])[0]
+        if record["state"] == SKIPPED:
+            raise UnreadableRow(row, self._reason(row))
+        if record["state"] != DONE or checksum != record["checksum"]:
+            return "what is on disk is damaged"
+        if self._key_of is not None and record["key"].tobytes() != _short(self._key_of(row)):
+            return "the image has changed"
+        self._checked[row] = True
+        return ""
+
+    def _reason(self, row: int) -> str:
+        return read_reasons(self.folder).get(row, "it cannot be read")
+
+    def _describe(self, rows: list[int], progress: bool = False) -> None:
+        """Describe rows in batches, read ahead by threads; what other processes are describing is left to them."""
+        errors: dict[int, str] = {}
+        few, waiting = not progress or len(rows) < _WORTH_A_BAR, list(rows)
+        done = self._count - len(rows)
+        with (
+            tqdm(total=self._count, initial=done, desc=f"{self._source.kind} bank", unit="image", disable=few) as bar,
+            ThreadPoolExecutor(_READERS) as readers,
+        ):
+            while waiting:
+                waiting = self._round(waiting, readers, errors)
+                waiting = [row for row in waiting if row not in errors]
+                bar.update(self._count - len(waiting) - bar.n)
+        if errors and self.on_error == "raise":
+            raise UnreadableImageError(_told(errors, self._count, self.folder))
+
+    def _round(self, waiting: list[int], readers: ThreadPoolExecutor, errors: dict[int, str]) -> list[int]:
+        """Describe some of the rows that wait; those that still do."""
+        chunk, rest = waiting[: _AHEAD * self._batch_size], waiting[_AHEAD * self._batch_size :]
+        with self._claimed(chunk) as mine:
+            todo = self._missing(mine) if self._writable else mine
+            reading = [readers.submit(self._read, row) for row in todo]
+            try:
+                for start in range(0, len(todo), self._batch_size):
+                    batch = slice(start, start + self._batch_size)
+                    self._describe_batch(todo[batch], reading[batch], errors)
+            finally:
+                for future in reading:
+                    future.cancel()
+        if not mine:
+            time.sleep(0.02)  # others describe them
+        return [*rest, *self._missing([row for row in chunk if row not in mine])]
+
+    def _read(self, row: int) -> tuple[bytes, NDArray[np.uint8]]:
+        """What tells an image from another one, and the image."""
+        key = b"" if self._key_of is None else _short(self._key_of(row))
+        return key, self._dataset[row].image
+
+    @contextmanager
+    def _claimed(self, rows: list[int]) -> Iterator[list[int]]:
+        if self._files is None or not self._writable:
+            yield rows
+            return
+        with self._files.claimed(rows) as mine:
+            yield mine
+
+    def _describe_batch(
+        self, rows: list[int], reading: Sequence[Future[tuple[bytes, NDArray[np.uint8]]]], errors: dict[int, str]
+    ) -> None:
+        """Describe what can be read, and note what cannot."""
+        read: dict[int, tuple[bytes, NDArray[np.uint8]]] = {}
+        for row, future in zip(rows, reading, strict=True):
+            try:
+                read[row] = future.result()
+            except (UnreadableImageError, ValueError) as error:
+                errors[row] = str(error)
+        if read:
+            found = self._source.describe([image for _, image in read.values()])
+            values = {name: array.to(th.float16) for name, array in found.items()}
+            for name, array in values.items():
+                if not th.isfinite(array).all():
+                    raise FloatingPointError(
+                        f"the {self._source.kind} model gave {name} that are NaN, infinite or too large for half precision: a "
+                        "damaged checkpoint?"
+                    )
+            self._keep(list(read), {n: array.cpu().numpy() for n, array in values.items()}, [key for key, _ in read.values()])
+        skipped = [row for row in rows if row in errors]
+        if skipped and self.on_error == "skip":
+            self._skip(skipped, errors)
+
+    def _keep(self, rows: list[int], values: dict[str, NDArray[np.float16]], keys: list[bytes]) -> None:
+        """Write rows down, or hold them in memory where nothing can be written."""
+        if self._files is None or not self._writable:
+            self._memory.update({row: {name: array[k] for name, array in values.items()} for k, row in enumerate(rows)})
+            return
+        try:
+            self._files.write(rows, values, keys)
+        except OSError as error:
+            size = sum(array.nbytes for array in values.values()) // len(rows) * self._count
+            raise OSError(
+                error.errno,
+                f"the bank in {self.folder}, {size / 1e9:.2f} GB when it is whole, cannot be written ({error.strerror}): free "
+                "some space (alignsam cache prune), or point ALIGNSAM_CACHE to a larger disk",
+            ) from error
+
+    def _skip(self, rows: list[int], errors: Mapping[int, str]) -> None:
+        """Note rows that cannot be read, for this process and for those that come."""
+        self._skipped.update(rows)
+        if self._files is not None and self._writable:
+            self._files.note(rows, [SKIPPED] * len(rows), [b""] * len(rows), [0] * len(rows))
+            reasons = read_reasons(self.folder) | {row: errors[row] for row in rows}
+            write_json(self.folder / "skipped.json", {str(row): reason for row, reason in reasons.items()})
+
+
+_opened: "WeakSet[FeatureBank]" = WeakSet()
+
+
+def open_bank(
+    dataset: SegmentationDataset,
+    source: FeatureSource,
+    folder: Path | None = None,
+    batch_size: int = 16,
+    on_error: str = "raise",
+) -> FeatureBank:
+    """Open what is known of a data set's images, or begin it; nothing is described before it is asked for.
+
+    :param folder: where the bank lies; by default a folder of the cache named after both fingerprints
+    :param on_error: ``"raise"`` names the images that cannot be read, ``"skip"`` leaves them out
+    """
+    if folder is None:
+        named = json.dumps(_identity(dataset, source), sort_keys=True)
+        folder = cache_folder() / "banks" / sha256(named.encode()).hexdigest()[:24]
+    fresh = not folder.is_dir()
+    bank = FeatureBank(dataset, source, folder, batch_size, on_error)
+    _opened.add(bank)
+    if fresh:
+        cache_prune(keep=[opened.folder for opened in _opened])
+    return bank
 
 
 def build_bank(
@@ -133,120 +351,36 @@ def build_bank(
     batch_size: int = 16,
     on_error: str = "raise",
 ) -> FeatureBank:
-    """Describe every image, with a progress bar; go on where an interrupted build stopped; open what is already there.
+    """Open a bank and describe every image, with a progress bar; go on where an interrupted build stopped.
 
     :param folder: where the bank lies; by default a folder of the cache named after both fingerprints
     :param on_error: ``"raise"`` names all images that cannot be read, ``"skip"`` leaves them out and says how many
     :raises UnreadableImageError: images cannot be read and ``on_error`` is ``"raise"``
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(nearest("on_error", on_error, ("raise", "skip")))
-    identity = _identity(dataset, source)
-    if folder is None:
-        folder = cache_folder() / "banks" / sha256(json.dumps(identity).encode()).hexdigest()[:24]
-    if not (folder / "bank.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):  # another process may be building the same bank
-            if not (folder / "bank.json").is_file():
-                _build(dataset, source, folder, identity, batch_size, on_error)
-    bank = FeatureBank(folder, dataset, source)
+    bank = open_bank(dataset, source, folder, batch_size, on_error)
+    bank.ensure(range(len(bank)), progress=True)
     skipped = int((~bank.usable).sum())
-    if skipped and on_error == "raise":
-        raise UnreadableImageError(
-            f"the bank in {folder} lacks {skipped} images that could not be read, and on_error='raise': "
-            "repair them and delete that folder, or pass on_error='skip'"
-        )
     if skipped:
         logger.warning("%d of %d images are skipped: they could not be read", skipped, len(bank))
     return bank
 
 
-def _identity(dataset: SegmentationDataset, source: FeatureSource) -> dict[str, str]:
-    return {"dataset": dataset.fingerprint, source.kind: source.fingerprint}
+def _identity(dataset: SegmentationDataset, source: FeatureSource) -> dict[str, Any]:
+    shapes = {name: list(shape) for name, shape in source.shapes.items()}
+    told = {"dataset": dataset.fingerprint, source.kind: source.fingerprint, "images": len(dataset), "arrays": shapes}
+    return {**told, "version": _VERSION}
 
 
-def _build(
-    dataset: SegmentationDataset,
-    source: FeatureSource,
-    folder: Path,
-    identity: dict[str, str],
-    batch_size: int,
-    on_error: str,
-) -> None:
-    with _open_unfinished(folder, len(dataset), source.shapes, identity) as (arrays, state):
-        errors: list[str] = []
-        todo = [i for i in range(len(dataset)) if state[i] != _DONE]
-        bar = tqdm(total=len(dataset), initial=len(dataset) - len(todo), desc=f"{source.kind} bank", disable=len(todo) < 32)
-        for start in range(0, len(todo), batch_size):
-            rows, samples = _read(dataset, todo[start : start + batch_size], errors, state)
-            if samples:
-                for name, values in source.describe([s.image for s in samples]).items():
-                    if not th.isfinite(values).all():
-                        raise FloatingPointError(f"the {source.kind} model gave NaN or infinite {name}: a damaged checkpoint?")
-                    arrays[name][rows] = values.cpu().numpy()
-                state[rows] = _DONE
-            bar.update(min(batch_size, len(todo) - start))
-        bar.close()
-    if errors and on_error == "raise":
-        listed = folder / "errors.txt"
-        listed.write_text("\n".join(errors) + "\n")
-        shown = "\n  ".join(errors[:10]) + (f"\n  ... all {len(errors)} are in {listed}" if len(errors) > 10 else "")
-        raise UnreadableImageError(
-            f"{len(errors)} of {len(dataset)} images cannot be used:\n  {shown}\nRepair or drop them, or pass on_error='skip'"
-        )
-    for part in folder.glob("*.part"):
-        part.replace(part.with_suffix(""))
-    write_json(folder / "bank.json", {**identity, "images": len(dataset), "skipped": errors})
+def _short(key: bytes) -> bytes:
+    return sha256(key).digest()[:KEY_BYTES]
 
 
-def _read(
-    dataset: SegmentationDataset, indices: list[int], errors: list[str], state: NDArray[np.uint8]
-) -> tuple[list[int], list[Sample]]:
-    """Read a batch; what cannot be read is noted and marked."""
-    rows, samples = [], []
-    for index in indices:
-        try:
-            samples.append(dataset[index])
-            rows.append(index)
-        except (UnreadableImageError, ValueError) as error:
-            errors.append(str(error))
-            state[index] = _SKIPPED
-    return rows, samples
-
-
-@contextmanager
-def _open_unfinished(
-    folder: Path, count: int, shapes: Mapping[str, tuple[int, ...]], identity: dict[str, str]
-) -> Iterator[tuple[dict[str, NDArray[np.float16]], NDArray[np.uint8]]]:
-    """The arrays being filled; what an interrupted build left is kept if it belongs to the same images and model."""
-    note, wanted = folder / "unfinished.json", {**identity, "shapes": {n: [count, *s] for n, s in shapes.items()}}
-    fresh = not note.is_file() or json.loads(note.read_text()) != wanted
-    paths = {name: folder / f"{name}.npy.part" for name in (*shapes, "state")}
-    if fresh or not all(p.is_file() for p in paths.values()):
-        arrays: dict[str, NDArray[np.float16]] = {}
-        for name, shape in shapes.items():
-            arrays[name] = open_memmap(paths[name], "w+", np.float16, (count, *shape))
-            _reserve(paths[name])
-        state = open_memmap(paths["state"], "w+", np.uint8, (count,))
-        write_json(note, wanted)
-    else:
-        arrays = {name: open_memmap(paths[name], "r+") for name in shapes}
-        state = open_memmap(paths["state"], "r+")
-    try:
-        yield arrays, state
-    finally:
-        for array in (*arrays.values(), state):
-            array.flush()  # type: ignore[attr-defined]
-
-
-def _reserve(path: Path) -> None:
-    """Take the disk space now: writing to a mapped file on a full disk would kill the process."""
-    size = path.stat().st_size
-    try:
-        with removed_on_error(path), path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        raise OSError(
-            f"the bank needs {size / 1e9:.2f} GB in {path.parent}, which cannot be had ({error}): "
-            "free some space, or point ALIGNSAM_CACHE to a larger disk"
-        ) from error
+def _told(errors: Mapping[int, str], count: int, folder: Path) -> str:
+    """All images that cannot be used, the first ten here and all of them in a file."""
+    listed, lines = folder / "errors.txt", list(errors.values())
+    more = ""
+    if len(lines) > 10:
+        more = f"\n  ... all {len(lines)} are in {listed}"
+        write_bytes(listed, ("\n".join(lines) + "\n").encode())
+    shown = "\n  ".join(lines[:10])
+    return f"{len(lines)} of {count} images cannot be used:\n  {shown}{more}\nRepair or drop them, or pass on_error='skip'"

@@ -1,13 +1,20 @@
 """Where files are kept, and writing them so that an interruption leaves none half-written."""
 
+import fcntl
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
+
+IN_USE = 1 << 62
+"""Byte of a bank's lock file that is locked while somebody has it open."""
 
 
 def cache_folder() -> Path:
@@ -22,6 +29,107 @@ def cache_folder() -> Path:
         return Path(given or "~/.cache/alignsam_sb3").expanduser()
     except RuntimeError:  # no HOME, and no user of that number
         return Path(tempfile.gettempdir()) / f"alignsam_sb3-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Something in the cache.
+
+    :param kind: the folder it is in: ``banks``, ``answers``, ``checkpoints``
+    :param size: in bytes, on disk
+    :param used: when it was last used, in seconds since 1970
+    """
+
+    path: Path
+    kind: str
+    size: int
+    used: float
+
+
+def cache_list() -> list[CacheEntry]:
+    """What is in the cache, what was used last first."""
+    found = []
+    for kind in ("banks", "answers", "checkpoints"):
+        folder = cache_folder() / kind
+        for path in folder.iterdir() if folder.is_dir() else ():
+            stats = [stat for file in (path, *path.rglob("*")) if (stat := _stat(file)) is not None]
+            if stats and not path.name.startswith("."):
+                size, used = sum(512 * stat.st_blocks for stat in stats), max(stat.st_mtime for stat in stats)
+                found.append(CacheEntry(path, kind, size, used))
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def cache_prune(limit: int | None = None, keep: Iterable[Path] = ()) -> list[CacheEntry]:
+    """Remove banks and answers, the least recently used first, until all in the cache together are no more than a limit.
+
+    What another process has open stays, and so do checkpoints, which were asked for.
+
+    :param limit: in bytes; by default what ``ALIGNSAM_CACHE_LIMIT`` says (``20GB``), and without that nothing is removed
+    :param keep: folders that stay
+    :return: what was removed
+    :raises ValueError: ``ALIGNSAM_CACHE_LIMIT`` is no size
+    """
+    limit = cache_limit() if limit is None else limit
+    if limit is None:
+        return []
+    entries, kept, removed = cache_list(), set(keep), []
+    total = sum(entry.size for entry in entries)
+    for entry in reversed(entries):
+        if total <= limit:
+            break
+        if entry.kind == "checkpoints" or entry.path in kept or in_use(entry.path):
+            continue
+        gone = entry.path.with_name(f".{entry.path.name}.{uuid4().hex}")
+        entry.path.rename(gone)  # at once, so that nobody finds half of it
+        shutil.rmtree(gone, ignore_errors=True)
+        total -= entry.size
+        removed.append(entry)
+    return removed
+
+
+def cache_limit() -> int | None:
+    """``ALIGNSAM_CACHE_LIMIT`` in bytes, None where it is not set.
+
+    :raises ValueError: it is no size
+    """
+    given = os.environ.get("ALIGNSAM_CACHE_LIMIT", "").strip()
+    if not given:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", given)
+    if not match:
+        raise ValueError(f"ALIGNSAM_CACHE_LIMIT is {given!r}, and should be a size as 500MB, 20GB or 1.5TB")
+    return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process has a bank open: it holds a lock on one byte."""
+    try:
+        with (folder / "locks").open("r+b") as file:
+            return not lock_byte(file, IN_USE, fcntl.LOCK_EX)
+    except OSError:
+        return False
+
+
+def lock_byte(file: IO[bytes], place: int, kind: int) -> bool:
+    """Lock or unlock a byte of a file, without waiting; True where it is had, or where the file system has no locks.
+
+    :param kind: of ``fcntl``: ``LOCK_EX``, ``LOCK_SH`` or ``LOCK_UN``
+    """
+    try:
+        fcntl.lockf(file.fileno(), kind if kind == fcntl.LOCK_UN else kind | fcntl.LOCK_NB, 1, place)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None where it was removed meanwhile."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -149,7 +149,8 @@ class CellGrid:
     def _centres(self, extent: int, side: float) -> NDArray[np.int64]:
         """Along one axis, the middle pixel of the part of each cell that lies within the image, at most ``extent - 1``."""
         first = np.arange(self.patches) * side
-        return np.minimum((first + np.minimum(first + side, extent)) / 2, extent - 1).astype(np.int64)
+        middle = np.minimum((first + np.minimum(first + side, extent)) / 2, extent - 1)
+        return np.asarray(middle, np.int64)
 
     @lru_cache(maxsize=1024)  # noqa: B019 (a grid is a small frozen value)
     def centres(self, size: Size) -> NDArray[np.int64]:
@@ -190,4 +191,5 @@ class CellGrid:
         x, y = (self.centres(size) + 0.5).T
         rows = np.minimum((y * values.shape[0] / height).astype(np.int64), values.shape[0] - 1)
         columns = np.minimum((x * values.shape[1] / width).astype(np.int64), values.shape[1] - 1)
-        return values[rows, columns]
+        held: NDArray[np.floating[Any]] = values[rows, columns]
+        return held

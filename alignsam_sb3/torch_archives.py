@@ -19,6 +19,7 @@ import torch as th
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
 
 _PICKLE_BYTES = 64 << 20
+_DIMENSIONS, _FAR = 64, 1 << 62
 _DTYPES = {
     "FloatStorage": th.float32,
     "HalfStorage": th.float16,
@@ -220,8 +221,8 @@ class _Interpreter:
 
 def _tensor(storage: th.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> th.Tensor:
     """A view of a storage, if it lies in it and shows no value twice."""
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, th.Tensor) or any(type(n) is not int or n < 0 for n in numbers) or len(size) != len(stride):
+    plain = isinstance(storage, th.Tensor) and len(size) == len(stride) <= _DIMENSIONS
+    if not plain or any(type(n) is not int or not 0 <= n < _FAR for n in (offset, *size, *stride)):
         raise ValueError("its pickle describes no tensor where one is needed")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
@@ -233,11 +234,14 @@ def _same(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_MAKE: Mapping[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
 _SCALARS: Mapping[str, Callable[[Any], Any]] = {
-    **{name: (lambda _, value=value: value) for name, value in _CONSTANTS.items()},
-    **{name: (lambda _, make=make: make()) for name, make in _MAKE.items()},
+    "NONE": lambda _: None,
+    "NEWTRUE": lambda _: True,
+    "NEWFALSE": lambda _: False,
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_DICT": lambda _: {},
+    "EMPTY_TUPLE": lambda _: (),
+    "EMPTY_SET": lambda _: set(),
     **{name: _same for name in ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")},
     **{name: _same for name in ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")},
     **{name: _same for name in ("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")},
@@ -250,7 +254,9 @@ _MACHINE: Mapping[str, Callable[[_Interpreter, Any], None]] = {
     **{name: _Interpreter._put for name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")},
     **{name: _Interpreter._get for name in ("GET", "BINGET", "LONG_BINGET")},
     "TUPLE": lambda m, _: m._gather(m._above_mark(), tuple),
-    **{f"TUPLE{n}": lambda m, _, n=n: m._gather(m._last(n), tuple) for n in (1, 2, 3)},
+    "TUPLE1": lambda m, _: m._gather(m._last(1), tuple),
+    "TUPLE2": lambda m, _: m._gather(m._last(2), tuple),
+    "TUPLE3": lambda m, _: m._gather(m._last(3), tuple),
     "LIST": lambda m, _: m._gather(m._above_mark(), list),
     "APPEND": lambda m, _: m._append(m._last(1)),
     "APPENDS": lambda m, _: m._append(m._above_mark()),

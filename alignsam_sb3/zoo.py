@@ -177,7 +177,10 @@ class SamExperimentManager(ExperimentManager):
             super().create_log_folder()  # type: ignore[no-untyped-call]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
-        return super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters or bool(distributed.rank()))
+        venv = super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters or bool(distributed.rank()))
+        if self._places_clicks and not eval_env:
+            venv.get_attr("shared")[0].fill()  # a training asks for every image: better now than one by one
+        return venv
 
     def create_callbacks(self) -> None:
         if distributed.rank():

@@ -1,8 +1,8 @@
 """What the zoo would run of a file or a command line, and does not without ``--trust``.
 
 The zoo evaluates ``key:value`` options as Python, reads a run's ``config.yml`` with a loader that makes any object, imports
-the wrappers that it names, and unpickles policies, statistics and replay buffers. Runs are downloaded and passed on, so here all
-of these are read as plain values.
+the wrappers that it names, and unpickles policies, statistics and replay buffers. Runs are downloaded and passed on, so here
+all of these are read as plain values.
 """
 
 import argparse
@@ -43,13 +43,22 @@ class PlainLoader(yaml.SafeLoader):
     """YAML of plain values, with the two kinds of containers that the zoo writes."""
 
 
-def _pairs(loader: yaml.SafeLoader, node: yaml.Node) -> dict[Any, Any]:
-    (pairs,) = loader.construct_sequence(node, deep=True) or [[]]  # type: ignore[arg-type]
-    return dict(pairs)
+def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise yaml.constructor.ConstructorError(None, None, "expected a list", node.start_mark)
+    return loader.construct_sequence(node, deep=True)
 
 
-PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _pairs)
-PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node)))
+def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
+    return tuple(_sequence(loader, node))
+
+
+def _ordered(loader: yaml.SafeLoader, node: yaml.Node) -> dict[Any, Any]:
+    return dict(*_sequence(loader, node)[:1])
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered)
+PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_plain_yaml(file: Any, Loader: object = None) -> Any:  # noqa: ANN401 (as yaml.load)
@@ -60,7 +69,7 @@ def read_plain_yaml(file: Any, Loader: object = None) -> Any:  # noqa: ANN401 (a
     name = getattr(file, "name", "the file")
     try:
         found = yaml.load(file, PlainLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise SystemExit(f"{name} holds more than plain values ({str(error).splitlines()[0]}). {_TRUST}") from error
     for key in _NAMES:
         for wrapper in _wrappers(found, key):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError, load_dataset
 from alignsam_sb3.device_bank import DeviceBank
-from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
+from alignsam_sb3.features import FeatureBank, SegmenterSource, open_bank
 from alignsam_sb3.frame import CellGrid
 from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
@@ -67,6 +67,15 @@ class Shared:
         """Whether the data set has ground truth."""
         return bool(getattr(self.dataset, "labelled", True))
 
+    def fill(self) -> None:
+        """Describe all images now, with a progress bar, rather than each when it is first drawn.
+
+        :raises UnreadableImageError: images cannot be read, and are not to be skipped
+        """
+        for bank in (self.bank, self.language):
+            if bank is not None:
+                bank.ensure(range(len(bank)), progress=True)
+
     def readable(self, category: int | None = None) -> bool:
         """Whether any image (of a category) is left that was not found unreadable."""
         images = self.images_by_category if category is None else [self.images_by_category[category]]
@@ -105,14 +114,14 @@ def share(
     prompts: Mapping[str, str] | None = None,
     place: str = "auto",
 ) -> Shared:
-    """Open the banks and leave out the images that cannot be read.
+    """Open the banks, which describe an image when it is first drawn, and leave out the images that are known to be unreadable.
 
     :param clip: the language prior, if there is to be one
     :param prompts: what to ask the prior for a category, where its name does not say it
     :raises UnreadableImageError: a category has no readable image
     :raises ValueError: ``prompts`` names a category that the data set lacks
     """
-    bank = build_bank(dataset, SegmenterSource(segmenter), on_error=on_error)
+    bank = open_bank(dataset, SegmenterSource(segmenter), on_error=on_error)
     for name in prompts or {}:
         if name not in dataset.categories:
             raise ValueError(nearest("category in prompts", name, dataset.categories))
@@ -121,12 +130,12 @@ def share(
     if clip is not None:
         texts = tuple((prompts or {}).get(name, name) for name in dataset.categories)
         clip.check_words(texts)
-        language = build_bank(dataset, LanguagePrior(clip, texts), on_error=on_error)
+        language = open_bank(dataset, LanguagePrior(clip, texts), on_error=on_error)
         usable = usable & language.usable
     kept = tuple(images[usable[images]] for images in dataset.images_by_category)
     for name, images, before in zip(dataset.categories, kept, dataset.images_by_category, strict=True):
         if len(before) and not len(images):
-            raise UnreadableImageError(f"category {name!r}: none of its images can be read; see {bank.folder / 'bank.json'}")
+            raise UnreadableImageError(f"category {name!r}: none of its images can be read; see {bank.folder / 'skipped.json'}")
     return Shared(dataset, segmenter, bank, kept, language, texts, place)
 
 

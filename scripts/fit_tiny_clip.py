@@ -31,11 +31,11 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from alignsam_sb3.datasets.captions import COLOURS, Statement, Thing, all_phrases, describe, draw_statement
-from alignsam_sb3.datasets.drawing import Scene
-from alignsam_sb3.datasets.objects import draw_scene
-from alignsam_sb3.datasets.shapes import SHAPES
-from alignsam_sb3.datasets.textures import TEXTURES
+from alignsam_sb3.datasets.toy.captions import COLOURS, Statement, Thing, all_phrases, describe, draw_statement
+from alignsam_sb3.datasets.toy.drawing import Scene
+from alignsam_sb3.datasets.toy.objects import draw_scene
+from alignsam_sb3.datasets.toy.shapes import SHAPES
+from alignsam_sb3.datasets.toy.textures import TEXTURES
 from alignsam_sb3.files import write_json
 from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
 from alignsam_sb3.segmenters.tiny import load_tiny_sam

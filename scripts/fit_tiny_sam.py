@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from alignsam_sb3.clickers import oracle_click
-from alignsam_sb3.datasets.objects import draw_scene
+from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.files import write_json
 from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam

@@ -29,7 +29,8 @@ def click_through(segmenter: PromptableSegmenter, sample: Sample, clicks: int) -
     preferred: list[list[float]] = [[] for _ in truths]
     best: list[list[float]] = [[] for _ in truths]
     for _ in range(clicks):
-        made = [oracle_click(truth, mask) for truth, mask in zip(truths, masks, strict=True)]
+        clicked = [[place for place, _ in sessions.clicks(i)] for i in everyone]
+        made = [oracle_click(*asked) for asked in zip(truths, masks, clicked, strict=True)]
         places = [[*sessions.clicks(i), click] for i, click in enumerate(made)]
         fed = [logits if answered else None for logits, answered in zip(sessions.logits, sessions.answered, strict=True)]
         points, labels = [[p for p, _ in row] for row in places], [[label for _, label in row] for row in places]

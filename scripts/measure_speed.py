@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch as th
 
-from alignsam_sb3.datasets.objects import draw_scene
+from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.files import write_json
 from alignsam_sb3.segmenters import Prompts, SamSegmenter, load_segmenter
 from alignsam_sb3.segmenters.sam import OPTIONS

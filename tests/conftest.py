@@ -12,6 +12,7 @@ import torch as th
 from PIL import Image
 from pycocotools import mask as rle
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 sys.path.insert(0, str(Path(__file__).parent))
 import hf_models
 

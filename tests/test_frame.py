@@ -74,7 +74,7 @@ def test_logits_come_back_as_segment_anythings_do(size):
     from segment_anything.modeling import Sam
 
     class Shell:
-        class image_encoder:  # noqa: N801
+        class image_encoder:
             img_size = 128
 
     frame, logits = Frame(128), th.randn(2, 1, 32, 32, generator=th.Generator().manual_seed(0))

@@ -97,7 +97,7 @@ def test_a_runs_files_name_no_code(text, message):
 
 
 def test_a_runs_normalize_is_not_evaluated():
-    with pytest.raises(SystemExit, match="the file.*nothing is evaluated"):
+    with pytest.raises(SystemExit, match=r"the file.*nothing is evaluated"):
         read_plain_yaml(io.StringIO("normalize: print(1)"))
     assert read_plain_yaml(io.StringIO("normalize: \"{'norm_obs': True}\""))["normalize"] == "{'norm_obs': True}"
 

@@ -1,5 +1,6 @@
 """Dice and IoU of finished episodes, in training (``rollout/``) and in evaluation (``eval/``)."""
 
+import hashlib
 import math
 from typing import Any
 
@@ -11,10 +12,21 @@ from alignsam_sb3.policies import attach_recalibration
 LOGGED = ("dice", "iou", "best_dice")
 
 
+_LONGEST = 28  # with "dice_" and an indent the 36 characters of SB3's table, which refuses two keys that it cuts to the same
+
+
+def category_key(name: str) -> str:
+    """A category's name as part of a key: short names as they are, long ones cut and told apart by a hash."""
+    plain = "_".join(name.split())
+    if len(plain) <= _LONGEST:
+        return plain
+    return f"{plain[: _LONGEST - 7]}~{hashlib.blake2b(plain.encode(), digest_size=3).hexdigest()}"
+
+
 def record_episode(logger: Logger, room: str, info: dict[str, Any]) -> None:
     """Add a finished episode's numbers to running means, overall and for its category."""
     numbers = {key: info[key] for key in LOGGED if key in info}
-    numbers[f"dice_{info['category'].replace(' ', '_')}"] = info["dice"]
+    numbers[f"dice_{category_key(info['category'])}"] = info["dice"]
     for key, value in numbers.items():
         if not math.isnan(value):  # there is no truth
             logger.record_mean(f"{room}/{key}", value)

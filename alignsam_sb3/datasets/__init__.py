@@ -4,23 +4,25 @@ A data set is named by one string: ``toy:semantic``, ``coco:ROOT``, ``mask_folde
 ``voc:ROOT:trainval``. :data:`DATASETS` holds the kinds; ``python -m alignsam_sb3.datasets describe SPEC`` says what one holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from alignsam_sb3.datasets.ade20k import Ade20k
+from alignsam_sb3.datasets.ade20k import Ade20k, Ade20kFull
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_episode
 from alignsam_sb3.datasets.cityscapes import Cityscapes
 from alignsam_sb3.datasets.coco import CocoDataset
 from alignsam_sb3.datasets.images import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages
+from alignsam_sb3.datasets.labelme import LabelMe
 from alignsam_sb3.datasets.mask_folder import MaskFolder
-from alignsam_sb3.datasets.outlines import LabelMe, PolygonList
 from alignsam_sb3.datasets.oxford_pets import OxfordPets
+from alignsam_sb3.datasets.polygons import PolygonList
 from alignsam_sb3.datasets.toy import ToyScenes
 from alignsam_sb3.datasets.unlabelled import UnlabelledImages
 from alignsam_sb3.datasets.voc import Voc
+from alignsam_sb3.datasets.yolo import YoloSegmentation
 from alignsam_sb3.names import nearest
 
 DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
@@ -30,9 +32,11 @@ DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
     "polygons": PolygonList,
     "voc": Voc,
     "ade20k": Ade20k,
+    "ade20k_full": Ade20kFull,
     "cityscapes": Cityscapes,
     "oxford_pets": OxfordPets,
     "labelme": LabelMe,
+    "yolo": YoloSegmentation,
     "images": UnlabelledImages,
 }
 
@@ -40,9 +44,9 @@ DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
 def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> SegmentationDataset:  # noqa: ANN401
     """Open the data set that a spec string names.
 
-    :param spec: ``KIND:WHERE`` or ``KIND:WHERE:SPLIT``; a split in the spec goes before ``split``
-    :param split: ``"train"`` or ``"eval"``
-    :param kwargs: options of that kind of data set
+    :param spec: ``KIND:WHERE`` or ``KIND:WHERE:SPLIT``; a split in the spec goes before ``split``, and ``folds`` divide it
+    :param split: ``"train"``, ``"eval"``, or ``"all"`` for everything
+    :param kwargs: options of that kind of data set; one that differs between splits is ``{"train": ..., "eval": ...}``
     :raises ValueError: there is no such kind, or it has no such option
 
     >>> load_dataset("toy:saliency", "eval", n_images=3).fingerprint
@@ -54,13 +58,23 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
             nearest("kind of data set", kind, DATASETS) + ". Write KIND:WHERE, as in toy:saliency or coco:/data/coco"
         )
     own_split = ""
-    if ":" in where and not Path(where).expanduser().is_dir():
+    if ":" in where and not Path(where.partition("@")[0]).expanduser().exists():
         where, _, own_split = where.rpartition(":")
     options = _options_of(kind)
     for name in kwargs:
         if name not in options:
             raise ValueError(nearest(f"option of a {kind} data set", name, options))
+    kwargs = {name: _of_split(value, split) for name, value in kwargs.items()}
+    if own_split and "part" in options and kwargs.keys() & {"folds", "fold"}:
+        return DATASETS[kind](where, split, part=own_split, **kwargs)
     return DATASETS[kind](where, own_split or split, **kwargs)
+
+
+def _of_split(value: object, split: str) -> object:
+    """An option that differs between splits, written ``{"train": ..., "eval": ...}``, for one of them."""
+    if isinstance(value, Mapping) and set(value) == {"train", "eval"} and split in value:
+        return value[split]
+    return value
 
 
 def _options_of(kind: str) -> list[str]:

@@ -1,11 +1,13 @@
 """What every data set gives: images with instance masks, and the episodes that can be drawn from them."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+ANY_CATEGORY = -1
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Sample:
     :param category_ids: (K,) int, index into the data set's ``categories``
     :param valid: (H, W) bool, False where the annotation says nothing ("ignore", "void"): such a pixel counts neither as
         foreground nor as background, in no reward and no metric. None: valid everywhere
+    :param left_out: for each category (:data:`ANY_CATEGORY` for things that may be of any) where objects are that are no
+        targets, (H, W) bool: too small, too many, crowds, marked as ignored. See :meth:`valid_for`
     """
 
     image_id: str
@@ -25,6 +29,7 @@ class Sample:
     masks: NDArray[np.bool_]
     category_ids: NDArray[np.int64]
     valid: NDArray[np.bool_] | None = None
+    left_out: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -47,9 +52,22 @@ class Sample:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
-    def valid_for(self, category_id: int) -> NDArray[np.bool_] | None:
-        """(H, W) False where the annotation does not say whether a pixel is of a category; None: known everywhere."""
-        return self.valid
+    def valid_for(self, category_id: int, max_instances: int | None = None) -> NDArray[np.bool_] | None:
+        """Where a prediction of a category is judged, (H, W) bool; None: everywhere.
+
+        Not where the annotation says nothing, and not on objects of this category that are left out: they are no targets, and
+        who finds them makes no mistake. A left-out cat is background for "dog".
+
+        :param max_instances: as for :meth:`target`: objects beyond it are left out too
+        """
+        left_out = [self.left_out[key] for key in (category_id, ANY_CATEGORY) if key in self.left_out]
+        target = self.target(category_id, max_instances)
+        beyond = self.target(category_id) & ~target
+        left_out += [beyond] if beyond.any() else []
+        if not left_out:
+            return self.valid
+        judged: NDArray[np.bool_] = ~np.any(left_out, axis=0) | target
+        return judged if self.valid is None else judged & self.valid
 
     def target(self, category_id: int, max_instances: int | None = None) -> NDArray[np.bool_]:
         """Union of the category's instances, (H, W) bool; the largest ``max_instances`` where that is given."""

@@ -1,201 +1,245 @@
-"""COCO instance annotations, read with pycocotools."""
+"""COCO annotations, as the benchmark and as annotation tools write them."""
 
-import contextlib
-import hashlib
-import io
-import logging
-from collections import Counter, defaultdict
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as rle
-from pycocotools.coco import COCO
 
-from alignsam_sb3.datasets.base import Sample, indices_by_category
-from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp, read_rgb
-from alignsam_sb3.names import nearest
+from alignsam_sb3.datasets.archives import as_folder
+from alignsam_sb3.datasets.coco_file import key_of, read_coco
+from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode
+from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printable
+from alignsam_sb3.datasets.images import UnreadableImageError, opened_image
+from alignsam_sb3.datasets.labelled import LabelledImages, Record
+from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+from alignsam_sb3.datasets.splits import by_name, split_in
 
-logger = logging.getLogger(__name__)
-
-SPLITS = {"train": ("train2017", "train2014", "train"), "eval": ("val2017", "val2014", "val", "eval", "test")}
+_OTHER_TASKS = ("captions", "person_keypoints", "image_info", "stuff", "deepfashion")
 
 
-class CocoDataset:
-    """Images of a COCO-format folder that show one of the categories.
+class CocoDataset(LabelledImages):
+    """Images of a COCO file that show one of the categories; instances, or COCO panoptic with its PNG files.
 
-    Crowds are no targets, and their pixels count neither way.
+    Crowds, objects whose segmentation cannot be used and boxes without one are ignored where they are.
 
-    :param root: folder with ``annotations/instances_<split>.json`` and ``images/<split>/`` or ``<split>/``
-    :param split: name of a split in that folder, or ``"train"`` or ``"eval"`` for the usual names of either
-    :param categories: names to keep; all of the file by default, so that its splits number them alike
-    :param min_area: objects smaller than this fraction of the image are no targets
-    :param max_instances: at most this many objects of a category per image, the largest
-    :param max_images: keep the first so many images, in order of their ids
-    :raises FileNotFoundError: the annotations or the images' folder are missing
-    :raises ValueError: a category is unknown, or has no object that is large enough and no crowd
+    :param root: a folder with ``annotations/instances_<split>.json`` (any ``.json`` where there is one alone), with a
+        ``_annotations.coco.json`` in each split's folder, or a ``.zip`` of either; or ``FILE.json``, or ``FILE.json@IMAGES``
+        with the folder of its images. One file without splits is divided by ``folds``
+    :param split: ``"train"``, ``"eval"``, ``"all"``, or the name of a split in that folder
+    :param max_instances: at most this many objects of a category are targets in an image, the largest
+    :param max_images: keep the first so many usable images, in order of their ids
+    :param encoding: of an annotation file that is not UTF-8
     """
+
+    kind = "coco"
+    orientation_rule = "stored"  # as COCO's own tools read it
 
     def __init__(
         self,
         root: str | Path,
         split: str = "train",
-        categories: str | list[str] | tuple[str, ...] | None = None,
-        min_area: float = 0.01,
-        max_instances: int = 5,
+        max_instances: int | None = 5,
         max_images: int | None = None,
+        encoding: str | None = None,
+        **options: Any,  # noqa: ANN401 (LabelledImages')
     ) -> None:
-        self.root = Path(root).expanduser()
-        categories = [categories] if isinstance(categories, str) else categories
-        self.min_area, self.max_instances = min_area, max_instances
-        self.annotation_file, self.split = self._find_annotations(split)
-        self.image_folder = self._find_images()
-        self._coco = self._read_annotations()
-        names = {c["name"]: c["id"] for c in self._coco.loadCats(self._coco.getCatIds())}
-        for name in categories or ():
-            if name not in names:
-                raise ValueError(nearest(f"category in {self.annotation_file.name}", name, names))
-        self.skipped: Counter[str] = Counter()
-        self._areas: dict[int, int] = {}
-        self._crowds: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        wanted = {names[name]: name for name in (categories or names)}
-        self._objects = self._usable_objects(set(wanted))
-        if max_images is not None:
-            self._objects = dict(list(self._objects.items())[:max_images])
-        self._image_ids = list(self._objects)
-        found = Counter(o["category_id"] for objects in self._objects.values() for o in objects)
-        empty = [name for key, name in wanted.items() if not found[key]]
-        if (categories and empty) or not self._image_ids:
-            raise ValueError(
-                f"{self.annotation_file}: no usable object of {', '.join(empty) or 'any category'}: crowds and objects under "
-                f"{min_area:.1%} of the image are left out ({dict(self.skipped)}); lower min_area or drop the category"
-            )
-        self._category_ids = list(wanted)
-        self._names = tuple(wanted[key] for key in self._category_ids)
+        self._encoding, self._max_images = encoding, max_images
+        self._file: Path | None = None
+        self._images: Path | None = None
+        super().__init__(root, split, max_instances=max_instances, **options)
 
-    def _find_annotations(self, split: str) -> tuple[Path, str]:
-        tried = [self.root / "annotations" / f"instances_{name}.json" for name in SPLITS.get(split, (split,))]
-        for path, name in zip(tried, SPLITS.get(split, (split,)), strict=True):
-            if path.is_file():
-                return path, name
-        have = sorted(p.name for p in (self.root / "annotations").glob("*.json"))
-        raise FileNotFoundError(
-            f"no COCO annotations for split {split!r} in {self.root}: looked for {', '.join(p.name for p in tried)} under "
-            f"annotations/, found {', '.join(have) or 'nothing'}"
-        )
+    def _place(self, root: Path) -> Path:
+        text = str(root)
+        if "@" in text and not root.exists():
+            file, _, images = text.rpartition("@")
+            self._file, self._images = Path(file).expanduser(), Path(images).expanduser()
+        elif root.suffix.lower() == ".json":
+            self._file = root
+        if self._file is None:
+            return super()._place(root)
+        if not self._file.is_file():
+            raise FileNotFoundError(f"no COCO annotation file {self._file}")
+        if self._images is not None and not self._images.exists():
+            raise FileNotFoundError(f"no folder of images {self._images}")
+        return as_folder(self._images) if self._images is not None else self._file.resolve().parent
 
-    def _find_images(self) -> Path:
-        for folder in (self.root / "images" / self.split, self.root / self.split):
-            if folder.is_dir():
-                return folder
-        raise FileNotFoundError(
-            f"no images of split {self.split!r}: neither images/{self.split}/ nor {self.split}/ in {self.root}"
-        )
-
-    def _read_annotations(self) -> COCO:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
-                return COCO(str(self.annotation_file))
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise ValueError(
-                f"{self.annotation_file} is not a COCO annotation file ({type(error).__name__}: {error})"
-            ) from error
-
-    def _usable_objects(self, wanted: set[int]) -> dict[int, list[dict[str, Any]]]:
-        """Annotations that can be targets, by image id; the others are counted with the reason."""
-        usable: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in self._coco.loadAnns(self._coco.getAnnIds()):
-            if annotation.get("category_id") not in wanted:
+    def _find(self, split: str) -> tuple[list[Record], bool]:
+        path, given = self._annotations(split)
+        self._coco = read_coco(path, self.skipped, self._encoding)
+        self.annotation_file = path
+        self._categories = {name: None for name in self._coco.categories}
+        names = {str(entry["file_name"]) for entry in self._coco.images.values()}
+        files = NamedFiles(self.root, self._folders(path, split), names)
+        own = split_in(_split_name(path, self.root).parts) if given else None
+        records = []
+        taken: dict[Path, str] = {}
+        for key in sorted(self._coco.images, key=_order):
+            name = self._coco.images[key]["file_name"]
+            if key not in self._coco.notes:
+                self.skipped.add("images: without annotations", name)
                 continue
-            reason = self._unusable(annotation)
+            try:
+                image = files.find(name, split=own)
+            except UnknownFileError as error:
+                self.skipped.add(f"images: {error}", name)
+                continue
+            if taken.setdefault(image, key) != key:
+                self.skipped.add("images: a file that several entries name", name)
+                continue
+            if not image.as_posix().endswith(name):
+                self._seen_rules["file names: found by their end within the data set's folder"] += 1
+            records.append(Record(name, image, key))
+        if self._images is None and not given:
+            return self._of_split(records, [PurePath(r.image.relative_to(self.root)) for r in records], split)
+        return records, given
+
+    def _annotations(self, split: str) -> tuple[Path, bool]:
+        """The annotation file of a split, and whether it is of that split alone.
+
+        :raises FileNotFoundError: there is none, or it must be said which one
+        """
+        if self._file is not None:
+            return self._file, False
+        found = _candidates(self.root)
+        if not found:
+            raise FileNotFoundError(f"no COCO annotations in {self.root}: no .json file, in annotations/ neither")
+        names = [_split_name(path, self.root) for path in found]
+        chosen = None if split == "all" else by_name(names, split, self.root)
+        if chosen:
+            ranked = sorted(
+                (found[i] for i in chosen), key=lambda p: ("2017" not in p.name and "2017" not in str(p.parent), p)
+            )
+            return ranked[0], True
+        if len(found) == 1:
+            return found[0], False
+        have = ", ".join(printable(p.relative_to(self.root)) for p in found[:8])
+        raise FileNotFoundError(
+            f"no COCO annotations for split {split!r} in {self.root}: found {have}; write coco:FILE.json@IMAGES to take one "
+            "of them, divided by folds"
+        )
+
+    def _folders(self, path: Path, split: str) -> list[Path]:
+        """Where file names may begin, most likely first."""
+        if self._images is not None:
+            return [self.root]
+        words = [path.stem.partition("_")[2] or path.stem, split]
+        inner = [part for word in words for part in (f"images/{word}", f"{word}/images", word, f"data/{word}")]
+        folders = [*(self.root / part for part in inner), path.parent, path.parent / "images", path.parent / "data"]
+        folders += [self.root, self.root / "images", self.root / "images" / "default", self.root / "data", path.parent.parent]
+        return [f for f in dict.fromkeys(folders) if f.is_dir() and f.is_relative_to(self.root)]
+
+    def _known(self) -> Sequence[str]:
+        return tuple(self._categories)
+
+    def _scan(self, records: Sequence[Record]) -> tuple[list[Record], list[set[str]]]:
+        kept, shown = super()._scan(records)
+        return kept[: self._max_images], shown[: self._max_images]
+
+    def _size(self, entry: dict[str, Any], image: Path) -> tuple[int, int]:
+        """Height and width as stated, or else as the file has it."""
+        try:
+            height, width = int(entry["height"]), int(entry["width"])
+            if height > 0 and width > 0:
+                return height, width
+        except (KeyError, TypeError, ValueError):
+            pass
+        return self.photos.size(image)
+
+    def _annotate(self, record: Record) -> Annotation:
+        size = self._size(self._coco.images[record.labels], record.image)
+        notes = self._coco.notes[record.labels]
+        if self._coco.panoptic:
+            return self._segments(notes[0], size)
+        masks: list[Mask] = []
+        names: list[str] = []
+        left_out: list[LeftOut] = []
+        for note in notes:
+            name = self._coco.names.get(key_of(note.get("category_id")))
+            try:
+                mask = encode(note.get("segmentation"), size)
+            except NoMaskError as error:
+                left_out.append(LeftOut(name, box(note.get("bbox"), size), str(error)))
+                continue
+            reason = _reason(name, note)
             if reason:
-                self.skipped[reason] += 1
-                if reason == "crowd":
-                    self._crowds[annotation["image_id"]].append(annotation)
+                left_out.append(LeftOut(name, mask, reason))
             else:
-                usable[annotation["image_id"]].append(annotation)
-        kept = {image_id: self._largest(usable[image_id]) for image_id in sorted(usable)}
-        broken = self.skipped["broken annotation"]
-        if broken:
-            logger.warning("%s: %d broken annotations skipped", self.annotation_file, broken)
-        return kept
+                masks.append(mask)
+                names.append(str(name))
+        return Annotation(masks, names, None, left_out, size)
 
-    def _unusable(self, annotation: dict[str, Any]) -> str:
-        """Why an annotation cannot be a target; the empty string if it can. Its mask is decoded to find out."""
-        if annotation.get("iscrowd"):
-            return "crowd"
+    def _segments(self, note: dict[str, Any], size: tuple[int, int]) -> Annotation:
+        """COCO panoptic: a PNG whose colours are the ids of segments; 0 is not annotated."""
+        folder = self._coco.path.with_suffix("")
+        files = NamedFiles(self.root, [f for f in (folder, self._coco.path.parent, self.root) if f.is_dir()])
         try:
-            image = self._coco.imgs[annotation["image_id"]]
-            height, width, _ = int(image["height"]), int(image["width"]), Path(image["file_name"])
-            area = self._area(annotation, height, width)
-        except Exception:  # pycocotools raises whatever its parser meets
-            return "broken annotation"
-        self._areas[annotation["id"]] = area
-        return "too small" if area < self.min_area * height * width else ""
+            path = files.find(str(note.get("file_name")))
+        except UnknownFileError as error:
+            raise UnreadableImageError(f"panoptic PNG {note.get('file_name')}: {error}") from error
+        with opened_image(path) as opened:
+            pixels = np.array(opened.convert("RGB"), np.int64)
+        ids = pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
+        masks, names, left_out = [], [], []
+        for segment in note["segments_info"]:
+            mask = ids == int(segment["id"])
+            name = self._coco.names.get(key_of(segment.get("category_id")))
+            reason = _reason(name, segment)
+            if reason:
+                left_out.append(LeftOut(name, mask, reason))
+            else:
+                masks.append(mask)
+                names.append(str(name))
+        return Annotation(masks, names, ids != 0 if (ids == 0).any() else None, left_out, (ids.shape[0], ids.shape[1]))
 
-    def _area(self, annotation: dict[str, Any], height: int, width: int) -> int:
-        """Pixels of the mask; raises if it is empty or does not fit its image."""
-        counts = annotation["segmentation"]["counts"] if isinstance(annotation["segmentation"], dict) else None
-        if isinstance(counts, list) and sum(counts) != height * width:
-            raise ValueError("run lengths do not add up to the image")
-        encoded = self._encode(annotation)
-        area = int(rle.area(encoded))
-        if list(encoded["size"]) != [height, width] or not 0 < area <= height * width:
-            raise ValueError("mask of another size, or empty")
-        return area
+    def _check(self, asked: Sequence[str] | None) -> None:
+        boxes = [reason for reason in self.skipped if "a box alone has no mask" in reason]
+        if boxes and not self._records:
+            raise ValueError(
+                f"{self.annotation_file}: no mask in it: the annotations have a bbox and no segmentation, as for detection. "
+                f"Export polygons or masks. Left out: {self.skipped}"
+            )
+        super()._check(asked)
 
-    def _largest(self, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        kept: list[dict[str, Any]] = []
-        taken: Counter[int] = Counter()
-        for annotation in sorted(objects, key=lambda o: (-self._areas[o["id"]], o["id"])):
-            taken[annotation["category_id"]] += 1
-            if taken[annotation["category_id"]] <= self.max_instances:
-                kept.append(annotation)
-        return kept
 
-    def _encode(self, annotation: dict[str, Any]) -> Any:  # noqa: ANN401 (pycocotools' own RLE dictionary)
-        return self._coco.annToRLE(annotation)
+def _reason(name: str | None, note: dict[str, Any]) -> str:
+    """Why an annotation with a mask is no target; the empty string if it is one."""
+    if name is None:
+        return "a category_id that the file does not list"
+    return "crowd" if note.get("iscrowd") else "marked to be ignored" if note.get("ignore") else ""
 
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self._names
 
-    @cached_property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for image_id in self._image_ids:
-            info = self._coco.imgs[image_id]
-            stamp = file_stamp(self.image_folder / info["file_name"])
-            digest.update(f"{image_id}|{info['file_name']}|{stamp}|{info['height']}x{info['width']}\n".encode())
-        return f"coco-{self.split}-{len(self)}-{digest.hexdigest()[:16]}"
+def _order(key: str) -> tuple[bool, int, str]:
+    return (False, int(key), "") if key.isdecimal() else (True, 0, key)
 
-    def __len__(self) -> int:
-        return len(self._image_ids)
 
-    def __getitem__(self, index: int) -> Sample:
-        image_id = self._image_ids[index]
-        info = self._coco.imgs[image_id]
-        image = read_rgb(self.image_folder / info["file_name"], (info["height"], info["width"]))
-        objects = self._objects[image_id]
-        try:
-            masks = np.stack([rle.decode(self._encode(o)).astype(bool) for o in objects])
-        except Exception as error:
-            raise UnreadableImageError(f"{self.annotation_file}: broken mask on {info['file_name']}: {error}") from error
-        ids = np.array([self._category_ids.index(o["category_id"]) for o in objects], np.int64)
-        return Sample(str(info["file_name"]), image, masks, ids, self._valid(image_id, masks))
+def _candidates(root: Path) -> list[Path]:
+    """COCO files of a folder, those for instances before all others."""
+    places = [root / "annotations", root, *(p for p in sorted(root.iterdir()) if p.is_dir() and p.name != "annotations")]
+    found = [
+        path for place in places if place.is_dir() for path in sorted(place.glob("*.json")) if not path.name.startswith(".")
+    ]
+    found = [path for path in found if not path.name.startswith(_OTHER_TASKS)]
+    for wanted in ("instances", "panoptic"):
+        fitting = [path for path in found if path.name.startswith(wanted)]
+        if fitting:
+            return fitting
+    named = [path for path in found if "coco" in path.name.lower()] or found
+    return [path for path in named if len(named) == 1 or _is_coco(path)]
 
-    def _valid(self, image_id: int, masks: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-        """Crowds are drawn roughly over many objects: what lies in one, and is no target, counts neither way."""
-        crowd = np.zeros(masks.shape[1:], bool)
-        for annotation in self._crowds.get(image_id, ()):
-            with contextlib.suppress(Exception):  # pycocotools raises whatever its parser meets
-                found = rle.decode(self._encode(annotation)).astype(bool)
-                crowd |= found if found.shape == crowd.shape else False
-        return ~crowd | masks.any(0) if crowd.any() else None
 
-    @cached_property
-    def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
-        shown = [{o["category_id"] for o in self._objects[image_id]} for image_id in self._image_ids]
-        return indices_by_category(shown, self._category_ids)
+def _is_coco(path: Path) -> bool:
+    try:
+        with path.open("rb") as opened:
+            return any(key in opened.read(2**20) for key in (b'"images"', b'"annotations"', b'"categories"'))
+    except OSError:
+        return False
+
+
+def _split_name(path: Path, root: Path) -> PurePath:
+    """What of an annotation file's path may name its split: folders, and its own name without what it annotates."""
+    stem = path.stem.removeprefix("instances_").removeprefix("panoptic_").removesuffix("_annotations").removesuffix("_coco")
+    return PurePath(*path.relative_to(root).parts[:-1], stem)
+
+
+__all__ = ["CocoDataset"]

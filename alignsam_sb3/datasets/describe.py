@@ -1,7 +1,6 @@
-"""What a data set holds, as text and as a contact sheet."""
+"""What a data set holds, what was left out and how it was read, as text and as a contact sheet."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,11 +8,13 @@ from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset
 from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.pictures import PALETTE, Picture, caption, overlay, stack
 
 READ = 300  # images that are read for sizes and areas, spread over the data set
 COLUMNS, ROWS, TILE = 5, 4, 224
+_SHOWN = 12  # categories, and reasons, that are printed: all fits on a screen
 
 
 @dataclass
@@ -26,9 +27,10 @@ class Description:
     :param objects: among those read, objects of each category
     :param areas: their areas as fractions of the image
     :param sizes: (height, width) of the images read
-    :param ignored: mean share of pixels that count neither way
-    :param unreadable: images that could not be read, with the reason
-    :param skipped: reasons for which images or objects were left out, and how often
+    :param unsaid: mean share of pixels of which the annotation says nothing
+    :param unjudged: mean share of pixels on objects that are left out
+    :param skipped: what was left out, with reasons; images that could not be read among it
+    :param rules: how files were read, and how many
     """
 
     images: int
@@ -37,9 +39,10 @@ class Description:
     objects: Counter[str] = field(default_factory=Counter)
     areas: dict[str, list[float]] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    ignored: float = 0.0
-    unreadable: list[str] = field(default_factory=list)
-    skipped: dict[str, int] = field(default_factory=dict)
+    unsaid: float = 0.0
+    unjudged: float = 0.0
+    skipped: Skipped = field(default_factory=Skipped)
+    rules: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         lines = [f"{self.images} images, {self.read} of them read"]
@@ -50,59 +53,70 @@ class Description:
                 f"sizes (width x height): {sides[:, 1].min()}x{sides[:, 0].min()} to {sides[:, 1].max()}x{sides[:, 0].max()}, "
                 f"{low / 1e6:.2f} to {high / 1e6:.2f} megapixels, median {middle / 1e6:.2f}"
             )
-        lines.append(f"ignored pixels: {self.ignored:.1%}")
-        width = max(map(len, self.counts), default=8) + 2
-        lines.append(f"{'category':<{width}}{'images':>8}{'objects read':>14}{'median area':>13}")
-        never = [name for name, count in self.counts.items() if not count]
-        for name, count in self.counts.items():
-            if not count:
-                continue
+        lines.append(
+            f"counted neither way: {self.unsaid:.1%} of the pixels not annotated, {self.unjudged:.1%} on objects left out"
+        )
+        return "\n".join([*lines, *self._table(), *self._left_out(), *self._how()])
+
+    def _table(self) -> list[str]:
+        shown = {name: count for name, count in self.counts.items() if count}
+        most = dict(sorted(shown.items(), key=lambda item: -item[1])[:_SHOWN])
+        width = max(map(len, most), default=8) + 2
+        lines = [f"{'category':<{width}}{'images':>8}{'objects read':>14}{'median area':>13}"]
+        for name, count in most.items():
             area = f"{np.median(self.areas[name]):.1%}" if self.areas.get(name) else "-"
             lines.append(f"{name:<{width}}{count:>8}{self.objects[name]:>14}{area:>13}")
-        lines += (
-            [f"never shown: {len(never)} categories ({', '.join(never[:8])}{', ...' if never[8:] else ''})"] if never else []
-        )
-        lines += [f"skipped: {count} x {reason}" for reason, count in self.skipped.items()]
-        lines += [f"unreadable: {said}" for said in self.unreadable]
-        return "\n".join(lines)
+        if len(shown) > len(most):
+            lines.append(f"... and {len(shown) - len(most)} categories more")
+        never = [name for name, count in self.counts.items() if not count]
+        if never:
+            lines.append(f"never shown: {len(never)} categories ({', '.join(never[:8])}{', ...' if never[8:] else ''})")
+        return lines
+
+    def _left_out(self) -> list[str]:
+        lines = self.skipped.lines()
+        more = [f"  ... and {len(lines) - _SHOWN} reasons more"] if len(lines) > _SHOWN else []
+        return ["left out:", *(f"  {line}" for line in lines[:_SHOWN]), *more] if lines else ["left out: nothing"]
+
+    def _how(self) -> list[str]:
+        rules = self.rules or Counter({"all photos 8 bits, none with an EXIF orientation": self.read})
+        return ["how it was read:", *(f"  {count} x {rule}" for rule, count in sorted(rules.items()))]
 
 
-def _skipped(dataset: SegmentationDataset) -> dict[str, int]:
-    """What a data set says that it left out: reasons with counts, or with names."""
-    found: Mapping[str, int | Sequence[str]] = getattr(dataset, "skipped", {})
-    return {reason: what if isinstance(what, int) else len(what) for reason, what in found.items()}
-
-
-def _spread(count: int, most: int) -> list[int]:
+def _spread(count: int, most: int | None) -> list[int]:
     """At most so many indices, evenly spread."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, count if most is None else most)).round()})
 
 
-def describe(dataset: SegmentationDataset, most: int = READ) -> Description:
-    """Count what a data set holds; sizes and areas over at most ``most`` images. Unreadable images are listed, not raised."""
+def describe(dataset: SegmentationDataset, most: int | None = READ) -> Description:
+    """Count what a data set holds, reading at most ``most`` images (None: all). Unreadable images are counted, not raised."""
     counts = {name: len(images) for name, images in zip(dataset.categories, dataset.images_by_category, strict=True)}
     chosen = _spread(len(dataset), most)
-    found = Description(len(dataset), counts, 0, skipped=_skipped(dataset))
-    ignored = []
+    found = Description(len(dataset), counts, 0)
+    for reason, names in getattr(dataset, "skipped", {}).items():
+        found.skipped.add_all(reason, names)
+    unsaid, unjudged = [], []
     for i in tqdm(chosen, desc="reading images", disable=len(chosen) < 50, leave=False):
         try:
             sample = dataset[i]
         except UnreadableImageError as error:
-            found.unreadable.append(str(error))
+            found.skipped.add("images: cannot be read", str(error))
             continue
         found.read += 1
         found.sizes.append(sample.size)
-        ignored.append(0.0 if sample.valid is None else float((~sample.valid).mean()))
+        unsaid.append(0.0 if sample.valid is None else float((~sample.valid).mean()))
+        unjudged.append(float(np.any(list(sample.left_out.values()), axis=0).mean()) if sample.left_out else 0.0)
         for mask, category in zip(sample.masks, sample.category_ids, strict=True):
             name = dataset.categories[category]
             found.objects[name] += 1
             found.areas.setdefault(name, []).append(float(mask.mean()))
-    found.ignored = float(np.mean(ignored)) if ignored else 0.0
+    found.unsaid, found.unjudged = (float(np.mean(values)) if values else 0.0 for values in (unsaid, unjudged))
+    found.rules = Counter(getattr(dataset, "rules", {}))
     return found
 
 
 def contact_sheet(dataset: SegmentationDataset, columns: int = COLUMNS, rows: int = ROWS) -> Picture:
-    """Photographs with their masks laid over, a colour for each category, ignored pixels grey: (H, W, 3) uint8."""
+    """Photographs with their masks laid over, a colour for each category, what counts neither way grey: (H, W, 3) uint8."""
     tiles: list[Picture] = []
     for i in _spread(len(dataset), columns * rows):
         try:
@@ -118,7 +132,8 @@ def _tile(dataset: SegmentationDataset, sample: Sample) -> Picture:
     picture = sample.image
     for category in np.unique(sample.category_ids):
         picture = overlay(picture, sample.target(int(category)), PALETTE[int(category) % len(PALETTE)])
-    if sample.valid is not None:
-        picture = overlay(picture, ~sample.valid, (128, 128, 128))
+    grey = [*sample.left_out.values(), *([] if sample.valid is None else [~sample.valid])]
+    if grey:
+        picture = overlay(picture, np.any(grey, axis=0) & ~sample.masks.any(0), (128, 128, 128))
     names = ", ".join(dataset.categories[c] for c in np.unique(sample.category_ids))
     return caption(Frame(TILE).picture(picture), names)

@@ -1,31 +1,40 @@
-"""Images with label files beside them: what all such data sets share.
+"""Images with annotations: what all such data sets share.
 
-To add one, subclass :class:`LabelledImages` with two methods (where the files are, what a label file says) and name it in
-``DATASETS``.
+To add one, subclass :class:`LabelledImages` with three methods (where the files are, what a label file says, which categories
+there are) and name it in ``DATASETS``.
 """
 
 import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alignsam_sb3.datasets.base import Sample, indices_by_category
-from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp, opened_image, read_rgb
+from alignsam_sb3.datasets.archives import as_folder
+from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
+from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.images import PhotoReader, Source, UnreadableImageError, file_stamp, other_size
+from alignsam_sb3.datasets.labels import read_labels
+from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
+from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, regions, size_of, stacked, union
+from alignsam_sb3.datasets.skipped import Skipped
+from alignsam_sb3.datasets.splits import Folds, by_name, in_fold
 from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
-_FOLDS = ("train", "eval")
+__all__ = ["Annotation", "LabelledImages", "LeftOut", "Record", "images_in", "read_labels", "regions", "stacked"]
+
+_SHAPE = 0.02  # by so much the proportions of a mask may differ from its photo's when it is resized
 
 
 @dataclass(frozen=True)
@@ -41,29 +50,6 @@ class Record:
     labels: Any
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """What is said of one image.
-
-    :param masks: (K, H, W) bool
-    :param names: the category of each mask
-    :param valid: (H, W) bool, False where the annotation says nothing; None: everywhere valid
-    """
-
-    masks: NDArray[np.bool_]
-    names: Sequence[str]
-    valid: NDArray[np.bool_] | None = None
-
-
-SPLIT_FOLDERS = {"train": ("train", "training"), "eval": ("val", "validation", "test", "eval")}
-"""What folders of training and of evaluation images are usually called, most usual first."""
-
-
-def stacked(masks: Sequence[NDArray[np.bool_]], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Masks of one size (H, W) as (K, H, W), also where there are none."""
-    return np.stack(masks) if masks else np.zeros((0, *size), bool)
-
-
 def require_folders(what: str, *folders: Path) -> None:
     """Refuse to go on without the folders that a layout has.
 
@@ -75,67 +61,40 @@ def require_folders(what: str, *folders: Path) -> None:
             raise FileNotFoundError(f"no folder {folder}: {what}")
 
 
-def regions(labels: NDArray[np.integer[Any]], names: dict[int, str], ignored: Iterable[int] = ()) -> Annotation:
-    """The annotation of a label map (H, W): a mask for each value that has a name; the ignored values are not valid."""
-    shown = [int(value) for value in np.unique(labels) if int(value) in names]
-    masks = stacked([labels == value for value in shown], labels.shape)
-    left_out = np.isin(labels, list(ignored))
-    return Annotation(masks, [names[value] for value in shown], ~left_out if left_out.any() else None)
-
-
-def read_labels(path: Path) -> NDArray[np.int64]:
-    """Read a label image (H, W) as stored: palette indices stay indices, 16 bits stay, colours become grey.
-
-    :raises UnreadableImageError: with the path and the reason
-    """
-    with opened_image(path) as opened:
-        stored = opened if opened.mode in ("L", "P", "I", "I;16", "I;16B", "1") else opened.convert("L")
-        return np.array(stored).astype(np.int64)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files in a folder and below it, sorted; hidden ones left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(found)
-
-
 def listed(path: Path) -> list[str]:
     """The first word of each line of a list of names."""
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-
-
-def in_fold(records: Sequence[Record], split: str, folds: int, fold: int, seed: int) -> list[Record]:
-    """Every ``folds``-th record of a seeded order for evaluation, the others for training."""
-    if split not in _FOLDS:
-        raise ValueError(nearest("split (this folder has no split of its own)", split, _FOLDS))
-    if not 2 <= folds <= max(len(records), 2) or not 0 <= fold < folds:
-        raise ValueError(
-            f"cannot make fold {fold} of {folds} of {len(records)} images: take 2 <= folds <= images, fold < folds"
-        )
-    order = np.random.default_rng(seed).permutation(len(records))
-    held_out = {int(i) for i in order[fold::folds]}
-    return [record for i, record in enumerate(records) if (i in held_out) == (split == "eval")]
+    lines = path.read_text("utf-8-sig").splitlines()
+    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
 class LabelledImages(ABC):
-    """Base of the data sets that are folders of images and label files.
+    """Base of the data sets that are folders of images and annotations.
 
-    All label files are read once when it is opened; images whose labels cannot be used are counted in ``skipped`` (reason
-    to file names) and left out. Image files are read when they are asked for.
+    All annotations are read once when it is opened. Images whose labels cannot be used are left out; objects that are no
+    targets (too small, too many, crowds, shapes without an area) are ignored: they count neither as object nor as background.
+    Both are counted in ``skipped``, with the reason. Image files are read when they are asked for; ``rules`` counts how.
 
-    :param root: the data set's folder
-    :param split: a split that the folder has, or ``"train"`` or ``"eval"``; where it has none these are made by ``folds``
+    :param root: the data set's folder, or a ``.zip`` of it
+    :param split: a split that the folder has, ``"train"`` or ``"eval"`` (where it has none these are made by ``folds``), or
+        ``"all"``
     :param categories: names to keep; by default all that the data set knows
     :param min_area: objects smaller than this fraction of the image are no targets
+    :param max_instances: at most this many objects of a category are targets in an image, the largest; None: all
     :param n_train: train on so many images only, drawn by ``seed``; evaluation keeps all
     :param seed: draws folds and training images
-    :param folds: of how many equal parts one is held out for evaluation, where the folder has no splits
+    :param folds: of how many equal parts one is held out for evaluation, where the folder has no splits; five by default
     :param fold: which one
+    :param part: a split of the folder which is itself divided by ``folds``
+    :param orientation: ``"turned"`` or ``"stored"``: how photos with an EXIF orientation fit their labels; by default as the
+        kind's tools do it (:class:`~alignsam_sb3.datasets.images.PhotoReader`)
+    :param scale: what becomes white in photos of more than 8 bits, or [black, white]; by default as the reader's rule says
+    :param resize_masks: bring masks of another size to that of their photo; by default such a pair is an error
     :raises FileNotFoundError: the folder, or what must be in it, is missing
     :raises ValueError: no image is usable, or a category is unknown or never shown
     """
 
     kind: ClassVar[str]
+    orientation_rule: ClassVar[str] = "turned"
 
     def __init__(
         self,
@@ -143,18 +102,26 @@ class LabelledImages(ABC):
         split: str = "train",
         categories: str | Sequence[str] | None = None,
         min_area: float = 0.01,
+        max_instances: int | None = None,
         n_train: int | None = None,
         seed: int = 0,
-        folds: int = 5,
+        folds: int | None = None,
         fold: int = 0,
+        part: str | None = None,
+        orientation: str | None = None,
+        scale: float | Sequence[float] | None = None,
+        resize_masks: bool = False,
     ) -> None:
-        self.root, self.split, self.min_area = Path(root).expanduser(), split, min_area
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder at {self.root} for a {self.kind} data set")
-        self.skipped: dict[str, list[str]] = {}
-        records, given = self._find(split)
-        if not given:
-            records = in_fold(records, split, folds, fold, seed)
+        self.split, self.min_area, self.max_instances = split, min_area, max_instances
+        self._resize = resize_masks
+        self.skipped, self._seen_rules = Skipped(), Counter[str]()
+        self.photos = PhotoReader(self.orientation_rule, orientation, scale)
+        self.root = self._place(Path(root).expanduser())
+        records, given = self._find(part or split)
+        self._found = len(records)
+        if part or not given:
+            chosen = in_fold(len(records), split, Folds(folds, fold, seed), self.root) if records else []
+            records = [records[i] for i in chosen]
         asked = [categories] if isinstance(categories, str) else categories
         self._names = tuple(self._known() if asked is None else asked)
         for name in self._names:
@@ -164,6 +131,12 @@ class LabelledImages(ABC):
         if split == "train" and n_train is not None:
             self._draw(n_train, seed)
         self._check(asked)
+
+    def _place(self, root: Path) -> Path:
+        """The folder that is read."""
+        if not root.exists():
+            raise FileNotFoundError(f"no folder at {root} for a {self.kind} data set")
+        return as_folder(root)
 
     @abstractmethod
     def _find(self, split: str) -> tuple[list[Record], bool]:
@@ -177,38 +150,69 @@ class LabelledImages(ABC):
     def _known(self) -> Sequence[str]:
         """All categories that the data set knows."""
 
+    def _source(self, record: Record) -> Source:
+        """What the photo is read from."""
+        return record.image
+
+    def _of_split(self, records: list[Record], names: Sequence[PurePath], split: str) -> tuple[list[Record], bool]:
+        """What :meth:`_find` gives where folders' names may say which split an image belongs to.
+
+        :param names: for each record the path that is looked at
+        """
+        chosen = by_name(names, split, self.root)
+        return (records, False) if chosen is None else ([records[i] for i in chosen], True)
+
     def _skip(self, reason: str, name: str) -> None:
-        self.skipped.setdefault(reason, []).append(name)
+        self.skipped.add(reason, name)
 
     def _scan(self, records: Sequence[Record]) -> tuple[list[Record], list[set[str]]]:
         """The usable records and what each shows."""
         kept, shown = [], []
         for record in tqdm(records, desc=f"reading labels of {self.root.name}", disable=len(records) < 500, leave=False):
             try:
-                names = set(self._usable(self._annotate(record)).names)
-            except Exception as error:  # a damaged label file must not stop the others
-                self._skip("labels cannot be read", record.image_id)
-                logger.debug("%s: %s", record.image_id, error)
+                found = self._usable(self._annotate(record))
+            except AmbiguousMasksError as error:
+                self._skip(f"images: {error}", record.image_id)
                 continue
+            except Exception as error:  # a damaged label file must not stop the others
+                self._skip("images: labels cannot be read", f"{record.image_id}: {_short(error, self.root)}")
+                continue
+            for thing in found.left_out:
+                self._skip(f"objects: {thing.reason}", record.image_id)
+            names = set(found.names)
             if not names:
-                self._skip("shows no category on enough of the image", record.image_id)
+                self._skip("images: show no category on enough of the image", record.image_id)
                 continue
             kept.append(record)
             shown.append(names)
         if self.skipped:
-            said = "; ".join(f"{why}: {len(which)} (first {which[0]})" for why, which in self.skipped.items())
-            logger.warning("%s, %s: %d images skipped: %s", self.root, self.split, sum(map(len, self.skipped.values())), said)
+            images = sum(len(names) for reason, names in self.skipped.items() if not reason.startswith("objects"))
+            log = logger.warning if images else logger.info
+            log("%s, %s: %d images skipped. Left out: %s", self.root, self.split, images, self.skipped)
         return kept, shown
 
     def _usable(self, found: Annotation) -> Annotation:
-        """Without small objects and unwanted categories."""
-        least = max(self.min_area * found.masks.shape[1] * found.masks.shape[2], 1)
-        keep = [
-            k
-            for k, (m, name) in enumerate(zip(found.masks, found.names, strict=True))
-            if name in self._names and m.sum() >= least
-        ]
-        return Annotation(found.masks[keep], [found.names[k] for k in keep], found.valid)
+        """Without objects that are no targets: these are left out, and unwanted categories forgotten."""
+        height, width = found.shape
+        least = max(self.min_area * height * width, 1)
+        kept: list[tuple[int, int, str, Mask]] = []
+        left_out = [thing for thing in found.left_out if thing.name is None or thing.name in self._names]
+        for k, (mask, name) in enumerate(zip(found.masks, found.names, strict=True)):
+            area = area_of(mask)
+            if name in self._names and area >= least:
+                kept.append((k, area, name, mask))
+            elif name in self._names:
+                left_out.append(LeftOut(name, mask, f"smaller than {self.min_area:.2%} of the image" if area else "empty"))
+        if self.max_instances is not None:
+            taken = Counter[str]()
+            beyond = set()
+            for k, _, name, mask in sorted(kept, key=lambda thing: (-thing[1], thing[0])):
+                taken[name] += 1
+                if taken[name] > self.max_instances:
+                    beyond.add(k)
+                    left_out.append(LeftOut(name, mask, f"more than max_instances={self.max_instances}"))
+            kept = [thing for thing in kept if thing[0] not in beyond]
+        return Annotation([t[3] for t in kept], [t[2] for t in kept], found.valid, left_out, (height, width))
 
     def _draw(self, count: int, seed: int) -> None:
         if not 1 <= count <= len(self._records):
@@ -220,26 +224,38 @@ class LabelledImages(ABC):
         found = Counter(name for names in self._shown for name in names)
         empty = [name for name in self._names if not found[name]]
         if not self._records or (asked and empty):
-            reasons = {why: len(which) for why, which in self.skipped.items()}
             raise ValueError(
-                f"{self.root}, split {self.split!r}: no usable image of {', '.join(empty) or 'anything'} (skipped: "
-                f"{reasons or 'none'}). Objects under {self.min_area:.1%} of the image are left out: lower min_area, or run "
-                "`python -m alignsam_sb3.datasets describe` to see what is there"
+                f"{self.root}, split {self.split!r}: no usable image of {', '.join(empty) or 'anything'}: of {self._found} "
+                f"images found {len(self._records)} are usable. Left out: {self.skipped}. Objects under {self.min_area:.1%} "
+                "of the image are no targets: lower min_area. `python -m alignsam_sb3.datasets describe` says what is there"
             )
 
     @property
     def categories(self) -> tuple[str, ...]:
         return self._names
 
+    @property
+    def rules(self) -> Counter[str]:
+        """Which rules were applied to how many files so far: orientation, depth, mask values, file names."""
+        return self._seen_rules + self.photos.rules
+
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.photos.key.encode())
         for record in self._records:
-            digest.update(f"{record.image_id}|{file_stamp(record.image)}\n".encode())
+            line = f"{record.image_id}|{file_stamp(record.image)}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
         return f"{self.kind}-{self.split}-{len(self)}-{digest.hexdigest()[:16]}"
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def photo(self, index: int) -> NDArray[np.uint8]:
+        """Read one photograph as its sample has it, (H, W, 3) uint8.
+
+        :raises UnreadableImageError: with the path and the reason
+        """
+        return self[index].image
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]
@@ -249,11 +265,53 @@ class LabelledImages(ABC):
             raise
         except Exception as error:
             raise UnreadableImageError(f"{record.image_id}: labels cannot be read: {type(error).__name__}: {error}") from error
-        height, width = found.masks.shape[1:]
-        image = read_rgb(record.image, (height, width))
+        source = self._source(record)
+        image = self.photos.read(source, found.shape)
+        size = (image.shape[0], image.shape[1])
+        if size != found.shape:
+            if not self._resize:
+                raise UnreadableImageError(other_size(source, size, found.shape))
+            self._seen_rules["masks resized to their photo"] += 1
+            found = resized(found, size, source)
         ids = np.array([self._names.index(name) for name in found.names], np.int64)
-        return Sample(record.image_id, image, found.masks, ids, found.valid)
+        masks = stacked(found.masks, size)
+        return Sample(record.image_id, image, masks, ids, found.valid, self._unjudged(found, size))
+
+    def _unjudged(self, found: Annotation, size: tuple[int, int]) -> dict[int, NDArray[np.bool_]]:
+        """Where things are that are left out, by category."""
+        masks: dict[int, list[Mask]] = {}
+        for thing in found.left_out:
+            if thing.mask is not None and size_of(thing.mask) == size:
+                key = ANY_CATEGORY if thing.name is None else self._names.index(thing.name)
+                masks.setdefault(key, []).append(thing.mask)
+        unions = {key: union(some, size) for key, some in masks.items()}
+        return {key: mask for key, mask in unions.items() if mask.any()}
 
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         return indices_by_category(self._shown, self._names)
+
+
+def resized(found: Annotation, size: tuple[int, int], source: Source) -> Annotation:
+    """An annotation brought to the size (H, W) of its photo, nearest pixel.
+
+    :raises UnreadableImageError: the proportions differ, so that the two are hardly a pair
+    """
+    if abs(found.shape[1] * size[0] / (found.shape[0] * size[1]) - 1) > _SHAPE and abs(found.shape[0] - size[0]) > 2:
+        raise UnreadableImageError(other_size(source, size, found.shape) + ": their proportions differ too")
+
+    def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)).astype(bool)
+
+    masks = [grown(mask) for mask in stacked(found.masks, found.shape)]
+    left_out = [
+        thing if thing.mask is None else replace(thing, mask=grown(stacked([thing.mask], found.shape)[0]))
+        for thing in found.left_out
+    ]
+    valid = None if found.valid is None else grown(found.valid)
+    return Annotation(masks, found.names, valid, left_out, size)
+
+
+def _short(error: Exception, root: Path) -> str:
+    said = str(error).replace(f"{root}/", "")
+    return printable(said if isinstance(error, UnreadableImageError) else f"{type(error).__name__}: {said}")[:200]

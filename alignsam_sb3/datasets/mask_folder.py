@@ -1,35 +1,40 @@
-"""Images beside binary masks: the layout of CUHK, SBU, MSD, DUTS, Kvasir, DRIVE and of most people's own data."""
+"""Images with masks: the layout of CUHK, SBU, MSD, DUTS, ISIC, Kvasir, DRIVE, BUSI, DAVIS and of most people's own data."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, images_in, read_labels
-
-_IMAGES = ("images", "image", "imgs", "img", "shadowimages", "jpegimages", "duts-tr-image", "duts-te-image", "input", "src")
-_MASKS = ("1st_manual", "masks", "mask", "gt", "groundtruth", "ground_truth", "labels", "label", "annotations", "shadowmasks")
-_SPLITS = {
-    "train": ("train", "training", "duts-tr", "sbutrain4krecoveredsmall"),
-    "eval": ("val", "validation", "test", "testing", "eval", "duts-te", "sbu-test"),
-}
-_ADDED = re.compile(
-    r"[_-](mask|masks|gt|label|labels|seg|segmentation|matte|manual\d*|training|test|image|img)$", re.IGNORECASE
-)
+from alignsam_sb3.datasets.finding import printable
+from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.labelled import LabelledImages, Record
+from alignsam_sb3.datasets.labels import LabelImage, LabelTable, colours_said, find_table, given_table, read_label_image
+from alignsam_sb3.datasets.mask_values import SURVEYED, Meaning, meaning, survey
+from alignsam_sb3.datasets.pairing import pair_up
+from alignsam_sb3.datasets.regions import Annotation, Dense, LeftOut, Mask, stacked, union
 
 
 class MaskFolder(LabelledImages):
-    """Images and masks in two folders, paired by their names (a mask may add ``_mask``, ``_gt``, ``_manual1`` or the like).
+    """Images and masks, in two folders or side by side, paired by relative path and name (see ``pairing``).
 
-    :param images: the images' folder below ``root`` (or below the split's folder); found by its usual names otherwise
-    :param masks: the masks' folder, likewise
+    Several masks of one photo are united. What values mean is decided over all masks: 0 and 255, 0 and 1, 0 and one other
+    value or colour, soft edges (cut at half); else it must be said. A table of names beside them (``labelmap.txt`` of CVAT,
+    ``class_names.txt`` of labelme2voc, ``_classes.csv`` of Roboflow) makes them label images of several categories.
+
+    :param images: the images' folder below ``root`` (or below a split's folder), or a pattern; found by its usual names
+        otherwise
+    :param masks: the masks' folder or pattern, likewise
     :param category: what the masks show; language is asked for it
-    :param label_value: the value that means the object; by default masks are cut at ``threshold``
-    :param threshold: values from here on mean the object; by default half of the 8-bit range, and 1 in masks of 0 and 1
-    :param ignore_value: a value that counts neither way
+    :param label_value: the value that means the object, or several
+    :param threshold: values from here on mean the object
+    :param ignore_value: a value, or several, that count neither way
     :param inverted: the object is what is *not* masked
+    :param labels: for label images of several categories: names to values (``{"road": 7, "car": [26, 27]}``) or to colours
+        (``{"road": "#804080"}``); what has no name is background
+    :param instances: each of several masks of a photo is an object of its own
+    :raises AmbiguousPairsError: it cannot be told which mask belongs to which photo
+    :raises AmbiguousMasksError: it cannot be told which value is the object
     """
 
     kind = "mask_folder"
@@ -41,76 +46,99 @@ class MaskFolder(LabelledImages):
         images: str | None = None,
         masks: str | None = None,
         category: str = "object",
-        label_value: int | None = None,
+        label_value: int | Sequence[int] | None = None,
         threshold: int | None = None,
-        ignore_value: int | None = None,
+        ignore_value: int | Sequence[int] | None = None,
         inverted: bool = False,
+        labels: Mapping[str, int | str | Sequence[int | str]] | None = None,
+        instances: bool = False,
         **options: Any,  # noqa: ANN401 (LabelledImages')
     ) -> None:
-        self._folders, self._category = (images, masks), category
-        self._label, self._threshold, self._ignored, self._inverted = label_value, threshold, ignore_value, inverted
+        self._folders, self._category, self._inverted, self._instances = (images, masks), category, inverted, instances
+        self._ignored = _several(ignore_value)
+        self._table = None if labels is None else given_table(labels)
+        self._whole_table = labels is None  # a file names everything that there is
+        self._meaning: Meaning | None = None
+        if label_value is not None:
+            values = _several(label_value)
+            self._meaning = Meaning(values, min(values), None, f"{list(values)} is the object, as label_value says")
+        elif threshold is not None:
+            self._meaning = Meaning(None, threshold, None, f"the object from {threshold} on, as threshold says")
         super().__init__(root, split, **options)
 
-    def _known(self) -> Sequence[str]:
-        return (self._category,)
-
     def _find(self, split: str) -> tuple[list[Record], bool]:
-        inside = {p.name.lower(): p for p in self.root.iterdir() if p.is_dir()}
-        own = next((inside[name] for name in (*_SPLITS.get(split, ()), split) if name in inside), None)
-        base = own or self.root
-        images = _folder(base, self._folders[0], _IMAGES, "images")
-        masks = _folder(base, self._folders[1], (*_MASKS, "duts-tr-mask", "duts-te-mask"), "masks")
-        found = images_in(masks)
-        by_name = {_ADDED.sub("", p.stem).lower(): p for p in found} | {p.stem.lower(): p for p in found}
-        records = []
-        for path in images_in(images):
-            mask = by_name.get(path.stem.lower()) or by_name.get(_ADDED.sub("", path.stem).lower())
-            name = str(path.relative_to(self.root))
-            if mask is None:
-                self._skip("no mask of that name", name)
-            else:
-                records.append(Record(name, path, mask))
-        if records:
-            self._refuse_ambiguous(records[0].labels)
-        return records, own is not None
+        pairs = pair_up(self.root, *self._folders, self.skipped)
+        records = [Record(printable(p.image.relative_to(self.root)), p.image, p.masks) for p in pairs]
+        found, given = self._of_split(records, [p.name for p in pairs], split)
+        masks = [mask for pair in pairs for mask in pair.masks]
+        if self._table is None and self._meaning is None:
+            places = [self.root, *dict.fromkeys(p for mask in masks[:1] for p in mask.parents if p.is_relative_to(self.root))]
+            self._table = find_table(places)
+        if self._table is None and self._meaning is None:
+            some = masks[:: max(len(masks) // SURVEYED, 1)]
+            self._meaning = meaning(survey(some, self._ignored), some[0])
+        return found, given
 
-    def _refuse_ambiguous(self, path: Path) -> None:
-        """Masks with a few values other than black and white are not to be cut at half without asking."""
-        if self._label is not None or self._threshold is not None:
-            return
-        try:
-            values = np.unique(read_labels(path))
-        except ValueError:
-            return
-        values = values[values != self._ignored]
-        if len(values) <= 8 and not set(values.tolist()) <= {0, 255} and not set(values.tolist()) <= {0, 1}:
-            raise ValueError(
-                f"{path} holds the values {values.tolist()}: say which is the object (label_value={values[-1]}), which counts "
-                "neither way (ignore_value=...), or from where on (threshold=...)"
-            )
+    def _known(self) -> Sequence[str]:
+        return (self._category,) if self._table is None else tuple(self._table.names)
 
     def _annotate(self, record: Record) -> Annotation:
-        labels = read_labels(record.labels)
-        if self._label is not None:
-            shown = labels == self._label
-        else:
-            # a mask whose values are not above 1 cannot be cut at half
-            shown = labels >= (self._threshold or (1 if labels.max(initial=0) <= 1 else 128))
-        valid = None if self._ignored is None else labels != self._ignored
-        shown = ~shown if self._inverted else shown
-        return Annotation((shown if valid is None else shown & valid)[None], (self._category,), valid)
+        parts = [self._one(path) for path in record.labels]
+        sizes = {part.shape for part in parts}
+        if len(sizes) > 1:
+            raise UnreadableImageError(f"masks of {record.image_id} have different sizes: {sorted(sizes)}")
+        if len(parts) == 1:
+            return parts[0]
+        valid = [part.valid for part in parts if part.valid is not None]
+        names = [name for part in parts for name in part.names]
+        masks: list[Mask] = [mask for part in parts for mask in part.masks]
+        left_out = [thing for part in parts for thing in part.left_out]
+        if not self._instances:
+            pairs = list(zip(masks, names, strict=True))
+            united = {name: union([m for m, n in pairs if n == name], parts[0].shape) for name in names}
+            names, masks = list(united), list(united.values())
+        return Annotation(masks, names, np.all(valid, axis=0) if valid else None, left_out, parts[0].shape)
+
+    def _one(self, path: Path) -> Annotation:
+        """What one mask file says."""
+        image = read_label_image(path)
+        if self._table is not None:
+            self._seen_rules[f"mask values: named by {self._table.source}"] += 1
+            return named(image, self._table, self._ignored, self._whole_table, path)
+        assert self._meaning is not None
+        self._seen_rules[f"mask values: {self._meaning.rule}"] += 1
+        ignored = np.isin(image.values, self._ignored)
+        shown = self._meaning.shown(image)
+        shown = (~shown if self._inverted else shown) & ~ignored
+        return Annotation(shown[None], (self._category,), ~ignored if self._ignored else None)
 
 
-def _folder(base: Path, given: str | None, usual: tuple[str, ...], what: str) -> Path:
-    """The folder of images or masks: the given one, or the first usual name."""
-    if given is not None:
-        if not (base / given).is_dir():
-            raise FileNotFoundError(f"no folder {given!r} of {what} in {base}")
-        return base / given
-    inside = {p.name.lower(): p for p in base.iterdir() if p.is_dir()}
-    for name in usual:
-        if name in inside:
-            return inside[name]
-    raise FileNotFoundError(
-        f"no folder of {what} in {base}: it has {', '.join(sorted(inside)) or 'no folders'}; name it ({what}='...')"
+def named(image: LabelImage, table: LabelTable, ignored: tuple[int, ...], whole: bool, path: Path) -> Annotation:
+    """What a label image says by a table of names.
+
+    :param whole: the table names everything: what it does not name is left out, and is background otherwise
+    """
+    values = image.values
+    if table.coloured and not image.coloured:
+        values = values * 0x010101
+    elif image.coloured and not table.coloured:
+        raise UnreadableImageError(f"{path}: {colours_said(values)} where {table.source} has values")
+    masks = {name: np.isin(values, numbers) for name, numbers in table.names.items()}
+    shown = {name: mask for name, mask in masks.items() if mask.any()}
+    unsaid = np.isin(values, [*table.ignored, *ignored])
+    left_out = []
+    if whole:
+        known = [v for numbers in table.names.values() for v in numbers]
+        unknown: Dense = ~np.isin(values, [*known, *table.background, *table.ignored, *ignored])
+        if unknown.any():
+            left_out.append(LeftOut(None, unknown, f"values without a name in {table.source}"))
+    valid = ~unsaid if unsaid.any() else None
+    return Annotation(
+        stacked(list(shown.values()), values.shape), list(shown), valid, left_out, (values.shape[0], values.shape[1])
     )
+
+
+def _several(values: int | Sequence[int] | None) -> tuple[int, ...]:
+    if values is None:
+        return ()
+    return (values,) if isinstance(values, int) else tuple(values)

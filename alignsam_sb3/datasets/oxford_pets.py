@@ -2,16 +2,11 @@
 
 from collections.abc import Sequence
 
-from alignsam_sb3.datasets.labelled import (
-    Annotation,
-    LabelledImages,
-    Record,
-    images_in,
-    listed,
-    read_labels,
-    regions,
-    require_folders,
-)
+from alignsam_sb3.datasets.finding import images_in
+from alignsam_sb3.datasets.labelled import LabelledImages, Record, listed, require_folders
+from alignsam_sb3.datasets.labels import read_labels
+from alignsam_sb3.datasets.regions import Annotation, regions
+from alignsam_sb3.datasets.splits import from_lists
 
 _ANIMAL, _BORDER = 1, 3
 
@@ -24,15 +19,19 @@ class OxfordPets(LabelledImages):
     """
 
     kind = "oxford_pets"
+    orientation_rule = "stored"
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
         images, trimaps = self.root / "images", self.root / "annotations" / "trimaps"
         require_folders("an Oxford pets root has images/ and annotations/trimaps/", images, trimaps)
-        name = {"train": "trainval", "eval": "test"}.get(split, split)
-        path = self.root / "annotations" / f"{name}.txt"
-        kept = set(listed(path)) if path.is_file() else None
-        paths = [p for p in images_in(images) if kept is None or p.stem in kept]
-        return [Record(p.stem, p, trimaps / f"{p.stem}.png") for p in paths], kept is not None
+        records = [Record(p.stem, p, trimaps / f"{p.stem}.png") for p in images_in(images)]
+        lists = {p.stem: listed(p) for p in sorted((self.root / "annotations").glob("*.txt")) if p.stem != "list"}
+        found = from_lists(lists, split, self.root) if lists else None
+        if found is None:
+            return records, split == "all"
+        for name in found[1]:
+            self._skip("images: listed for evaluation too, so not for training", name)
+        return [record for record in records if record.image_id in set(found[0])], True
 
     def _known(self) -> Sequence[str]:
         return ("cat", "dog")

@@ -1,6 +1,7 @@
 """A folder of images of which nothing is known: what there is to annotate."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,9 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import Sample
-from alignsam_sb3.datasets.images import file_stamp, read_rgb
-from alignsam_sb3.datasets.labelled import SPLIT_FOLDERS, Record, images_in, in_fold
+from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.images import PhotoReader, file_stamp
+from alignsam_sb3.datasets.labelled import Record
+from alignsam_sb3.datasets.skipped import Skipped
+from alignsam_sb3.datasets.splits import Folds, by_name, in_fold
 
 
 class UnlabelledImages:
@@ -18,12 +23,17 @@ class UnlabelledImages:
 
     A sample's masks are none and its ``valid`` is False everywhere: the annotation says nothing of any pixel.
 
-    :param root: a folder of images; its sub-folders count, and ``train`` and ``val`` or ``test`` among them are splits
-    :param split: ``"train"`` or ``"eval"``; where the folder has no splits these are made by ``folds``
+    :param root: a folder of images, or a ``.zip``; its sub-folders count, and ``train`` and ``val`` or ``test`` among them are
+        splits
+    :param split: ``"train"``, ``"eval"``, or ``"all"``; where the folder has no splits these are made by ``folds``
     :param categories: what to look for
+    :param n_train: train on so many images only, drawn by ``seed``
     :param seed: draws the folds
     :param folds: of how many equal parts one is held out for evaluation, where the folder has no splits
     :param fold: which one
+    :param part: a split of the folder which is itself divided by ``folds``
+    :param orientation: ``"turned"`` or ``"stored"``; by default as viewers show it
+    :param scale: what becomes white in photos of more than 8 bits, or [black, white]
     :raises FileNotFoundError: there is no such folder
     :raises ValueError: it has no images
     """
@@ -35,37 +45,53 @@ class UnlabelledImages:
         root: str | Path,
         split: str = "train",
         categories: str | Sequence[str] = ("object",),
+        n_train: int | None = None,
         seed: int = 0,
-        folds: int = 5,
+        folds: int | None = None,
         fold: int = 0,
+        part: str | None = None,
+        orientation: str | None = None,
+        scale: float | Sequence[float] | None = None,
     ) -> None:
-        self.root, self.split = Path(root).expanduser(), split
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder of images at {self.root}")
+        given, self.split = Path(root).expanduser(), split
+        if not given.exists():
+            raise FileNotFoundError(f"no folder of images at {given}")
+        self.root = as_folder(given)
+        self.photos, self.skipped = PhotoReader("turned", orientation, scale), Skipped()
         self.categories = (categories,) if isinstance(categories, str) else tuple(categories)
-        inside = [self.root / name for name in SPLIT_FOLDERS.get(split, (split,)) if (self.root / name).is_dir()]
-        others = [name for names in SPLIT_FOLDERS.values() for name in names if (self.root / name).is_dir()]
-        if others and not inside:
-            raise FileNotFoundError(
-                f"{self.root} has a folder {others[0]}/ but none for split {split!r}: folds across it would mix training and "
-                f"evaluation. Make one, or name {self.root / others[0]} itself"
-            )
-        found = images_in(inside[0] if inside else self.root)
-        records = [Record(str(path.relative_to(self.root)), path, None) for path in found]
-        self._records = records if inside else in_fold(records, split, folds, fold, seed)
+        paths = images_in(self.root)
+        chosen = by_name([path.relative_to(self.root) for path in paths], part or split, self.root)
+        if chosen is not None:
+            paths = [paths[i] for i in chosen]
+        if part or chosen is None:
+            paths = [paths[i] for i in in_fold(len(paths), split, Folds(folds, fold, seed), self.root)] if paths else []
+        if split == "train" and n_train is not None and n_train < len(paths):
+            drawn = np.random.default_rng([seed, n_train]).permutation(len(paths))[:n_train]
+            paths = [paths[i] for i in sorted(drawn.tolist())]
+        self._records = [Record(printable(path.relative_to(self.root)), path, None) for path in paths]
         if not self._records:
             raise ValueError(f"no images in {self.root} for split {split!r}: a folder of .jpg, .png or the like is expected")
 
+    @property
+    def rules(self) -> Counter[str]:
+        """Which rules were applied to how many files so far."""
+        return self.photos.rules
+
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256("".join(f"{r.image_id}|{file_stamp(r.image)}\n" for r in self._records).encode())
+        lines = "".join(f"{r.image_id}|{file_stamp(r.image)}\n" for r in self._records)
+        digest = hashlib.sha256((self.photos.key + lines).encode("utf-8", "surrogateescape"))
         return f"images-{self.split}-{len(self)}-{digest.hexdigest()[:16]}"
 
     def __len__(self) -> int:
         return len(self._records)
 
+    def photo(self, index: int) -> NDArray[np.uint8]:
+        """Read one photograph, (H, W, 3) uint8."""
+        return self.photos.read(self._records[index].image)
+
     def __getitem__(self, index: int) -> Sample:
-        image = read_rgb(self._records[index].image)
+        image = self.photo(index)
         nothing = np.zeros(image.shape[:2], bool)
         return Sample(self._records[index].image_id, image, nothing[None][:0], np.zeros(0, np.int64), nothing)
 

@@ -1,61 +1,147 @@
-"""PASCAL VOC 2012 segmentation: 20 classes; the border around objects counts neither way."""
+"""PASCAL VOC's layout: 20 classes, or those that CVAT's or labelme2voc's list of names has."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from alignsam_sb3.datasets.finding import images_in, printable
 from alignsam_sb3.datasets.images import UnreadableImageError
-from alignsam_sb3.datasets.labelled import Annotation, LabelledImages, Record, listed, read_labels, regions, stacked
+from alignsam_sb3.datasets.labelled import LabelledImages, Record
+from alignsam_sb3.datasets.labels import (
+    LabelTable,
+    by_table,
+    colours_said,
+    find_table,
+    read_label_image,
+    voc_colours,
+)
+from alignsam_sb3.datasets.mask_folder import named
+from alignsam_sb3.datasets.regions import Annotation, Mask, stacked
+from alignsam_sb3.datasets.splits import from_lists
+from alignsam_sb3.names import nearest
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _BORDER = 255
+_BORDER_COLOUR = 0xE0E0C0
+_CLASS_FOLDERS = ("SegmentationClassPNG", "SegmentationClass")  # labelme2voc has arrays in the second
 
 
 class Voc(LabelledImages):
     """``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/{train,val,trainval}.txt``.
 
-    Where ``SegmentationObject/`` has the image too, each object is an instance; otherwise each class is one.
-    The root may be ``VOCdevkit``, or a folder that holds ``VOC2012``.
+    Where ``SegmentationObject/`` has the image too, each object is an instance; otherwise each class is one. The border around
+    objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``. Names of classes
+    come from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists of splits,
+    ``folds`` make them.
+
+    :param colours: ``"voc"``: masks that were saved as RGB hold VOC's own colours; without it such masks are refused, unless
+        ``labelmap.txt`` names their colours
     """
 
     kind = "voc"
 
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        colours: str | None = None,
+        **options: Any,  # noqa: ANN401 (LabelledImages')
+    ) -> None:
+        if colours not in (None, "voc"):
+            raise ValueError(nearest("table of colours", colours, ["voc"]))
+        self._colours = colours
+        super().__init__(root, split, **options)
+
     def _find(self, split: str) -> tuple[list[Record], bool]:
-        places = (self.root, self.root / "VOC2012", self.root / "VOCdevkit" / "VOC2012")
-        base = next((p for p in places if (p / "SegmentationClass").is_dir()), None)
+        places = [p for p in (self.root, *sorted(self.root.glob("VOC20*")), *sorted(self.root.glob("VOCdevkit/VOC20*")))]
+        base = next((p for p in reversed(places) if any((p / name).is_dir() for name in _CLASS_FOLDERS)), None)
         if base is None:
             raise FileNotFoundError(
                 f"no SegmentationClass/ in {self.root}: give the folder VOC2012 of the VOC development kit"
             )
-        lists = base / "ImageSets" / "Segmentation"
-        path = next(
-            (lists / f"{n}.txt" for n in (split, {"eval": "val"}.get(split, split)) if (lists / f"{n}.txt").is_file()), None
-        )
-        if path is None:
-            have = ", ".join(sorted(p.stem for p in lists.glob("*.txt"))) or "no lists"
-            raise FileNotFoundError(f"no split {split!r} of {base}: {lists} has {have}")
-        labels = base / "SegmentationClass"
-        return [Record(n, base / "JPEGImages" / f"{n}.jpg", labels / f"{n}.png") for n in sorted(listed(path))], True
+        labels = next(base / name for name in _CLASS_FOLDERS if (base / name).is_dir())
+        table = find_table([base, self.root])
+        own = LabelTable({name: (k,) for k, name in enumerate(VOC_CLASSES, start=1)}, (0,), (_BORDER,), False, "VOC")
+        self._table = own if table is None else table
+        masks = {p.relative_to(labels).with_suffix("").as_posix(): p for p in images_in(labels)}
+        self._refuse_colours(masks)
+        photos = {p.relative_to(base / "JPEGImages").with_suffix("").as_posix(): p for p in images_in(base / "JPEGImages")}
+        names, given = self._listed(base / "ImageSets" / "Segmentation", split, sorted(masks))
+        records = []
+        for name in names:
+            if name in photos:
+                records.append(Record(printable(name), photos[name], masks.get(name, labels / f"{name}.png")))
+            else:
+                self._skip("images: no photo in JPEGImages/", printable(name))
+        return records, given
+
+    def _refuse_colours(self, masks: dict[str, Path]) -> None:
+        """RGB masks say nothing of classes without a table of colours."""
+        if self._table.coloured or self._colours:
+            return
+        for path in list(masks.values())[:: max(len(masks) // 20, 1)]:
+            try:
+                found = read_label_image(path)
+            except UnreadableImageError:
+                continue
+            if found.coloured:
+                raise ValueError(
+                    f"{printable(path)} holds {colours_said(found.values)} where a palette of class numbers is expected: "
+                    "colours='voc' reads them as VOC's own palette; other colours are named by CVAT's labelmap.txt"
+                )
+
+    def _listed(self, folder: Path, split: str, masks: list[str]) -> tuple[list[str], bool]:
+        """Names of the images of a split, or all and False."""
+        lists = {}
+        for path in sorted(folder.glob("*.txt")):
+            lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+            lists[path.stem] = [line if line in masks else line.split()[0] for line in lines]
+        if not lists:
+            return masks, split == "all"
+        try:
+            found = from_lists(lists, split, folder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no split {split!r} of {folder.parents[1]}: {folder} has {', '.join(lists)}") from error
+        if found is None:
+            return sorted({name for names in lists.values() for name in names}), False
+        for name in found[1]:
+            self._skip("images: listed for evaluation too, so not for training", name)
+        return found[0], True
 
     def _known(self) -> Sequence[str]:
-        return VOC_CLASSES
+        return tuple(self._table.names)
 
     def _annotate(self, record: Record) -> Annotation:
-        classes = read_labels(record.labels)
-        path = Path(record.labels).parents[1] / "SegmentationObject" / Path(record.labels).name
-        if not path.is_file():
-            return regions(classes, dict(enumerate(VOC_CLASSES, start=1)), (_BORDER,))
-        objects = read_labels(path)
-        if objects.shape != classes.shape:
-            raise UnreadableImageError(f"{path}: {objects.shape} where {record.labels} has {classes.shape}")
-        masks, names = [], []
-        for value in np.unique(objects[(objects > 0) & (objects != _BORDER)]):
-            mask = (objects == value) & (classes > 0) & (classes != _BORDER)
-            if mask.any():
-                masks.append(mask)
-                names.append(VOC_CLASSES[int(np.bincount(classes[mask]).argmax()) - 1])
-        return Annotation(stacked(masks, classes.shape), names, classes != _BORDER)
+        image = read_label_image(record.labels, palette=self._table.coloured)
+        if image.coloured and not self._table.coloured:
+            image = by_table(image, voc_colours())
+        found = named(image, self._table, (), True, record.labels)
+        path = _objects_beside(Path(record.labels))
+        if path is None:
+            return found
+        objects = read_label_image(path).values
+        if objects.shape != found.shape:
+            raise UnreadableImageError(f"{path}: {objects.shape} where {record.labels} has {found.shape}")
+        masks: list[Mask] = []
+        names = []
+        stack = stacked(found.masks, found.shape)
+        inside = stack.any(0) & ~np.isin(objects, (0, _BORDER, _BORDER_COLOUR))
+        for value in np.unique(objects[inside]).tolist():
+            mask = inside & (objects == value)
+            masks.append(mask)
+            names.append(found.names[int((stack & mask).sum((1, 2)).argmax())])
+        return Annotation(masks, names, found.valid, found.left_out, found.shape)
+
+
+def _objects_beside(path: Path) -> Path | None:
+    """The file of the same name in the folder of instances."""
+    for folder in path.parents:
+        if folder.name in _CLASS_FOLDERS:
+            objects = folder.with_name(folder.name.replace("Class", "Object")) / path.relative_to(folder)
+            return objects if objects.is_file() else None
+    return None

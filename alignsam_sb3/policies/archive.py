@@ -113,12 +113,13 @@ def check_weights(expected: Mapping[str, th.Tensor], found: Mapping[str, Any]) -
 
     :raises ValueError: a name, a shape or a value is wrong
     """
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys(), key=str)
     other = sorted(key for key in expected.keys() & found.keys() if not _like(found[key], expected[key]))
     if missing or extra or other:
         first = [f"{key} is {_shape(found[key])}, not {tuple(expected[key].shape)}" for key in other[:1]]
+        unknown = [str(key)[:100] for key in extra[:1]]
         raise ValueError(
-            f"{len(missing)} weights missing (first {missing[:1]}), {len(extra)} unknown (first {extra[:1]}), "
+            f"{len(missing)} weights missing (first {missing[:1]}), {len(extra)} unknown (first {unknown}), "
             f"{len(other)} of another shape (first {first})"
         )
     broken = [key for key, value in found.items() if not th.isfinite(value).all()]

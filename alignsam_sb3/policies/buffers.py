@@ -107,7 +107,7 @@ class _EpisodeConstants(DictRolloutBuffer):
         """Bytes that the stored observations take now; rows of a bank take nothing but their number."""
         stored = sum(values.nbytes for values in self.observations.values()) + self._rows.nbytes
         waiting = sum(tensor.nbytes for kept in self._kept.values() for tensor in kept)
-        return stored + waiting + sum(values.nbytes for values in self._on_device.values())
+        return int(stored + waiting + sum(values.nbytes for values in self._on_device.values()))
 
 
 _TYPES = {"float32": th.float32, "uint8": th.uint8, "int64": th.int64, "int8": th.int8, "bool": th.bool}

@@ -43,7 +43,7 @@ def average_gradients(module: nn.Module) -> None:
         distributed.broadcast(tensor, 0)
     for parameter in module.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_average)
+            parameter.register_post_accumulate_grad_hook(_average)  # type: ignore[no-untyped-call]
 
 
 def _average(parameter: th.Tensor) -> None:
@@ -59,7 +59,8 @@ def standardised(values: th.Tensor) -> th.Tensor:
     total, squares, count = sums
     mean = total / count
     deviation = ((squares - count * mean**2) / (count - 1)).clamp(min=0).sqrt()
-    return ((values - mean) / (deviation + 1e-8)).to(values.dtype)
+    out: th.Tensor = ((values - mean) / (deviation + 1e-8)).to(values.dtype)
+    return out
 
 
 def offset_of(n_envs: int) -> int:

@@ -70,8 +70,7 @@ def load_policy(
     name = read_recipe(path)["algorithm"]
     if name not in ALGORITHMS:
         raise ValueError(f"{path}: {nearest('algorithm', name[:60], ALGORITHMS)}")
-    small: dict[str, Any] = {"n_steps": 2, "batch_size": 2}  # no room for rollouts
-    return ALGORITHMS[name].load(path, env, policy=policy, **small)
+    return ALGORITHMS[name].load(path, env, policy=policy, n_steps=2, batch_size=2)  # no room for rollouts
 
 
 def restore(
@@ -99,7 +98,7 @@ def restore(
     kind, given = _policy_class(algorithm, recipe, policy, path), changed.get("policy_kwargs") or {}
     _check_given(archive, recipe, given)
     try:
-        model = algorithm(kind, env, device=device, _init_setup_model=False)  # type: ignore[call-arg,arg-type]
+        model = algorithm(kind, env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
         model.__dict__.update(_state(archive, recipe, algorithm), **changed)
         model.__dict__.update(policy_kwargs={**_policy_kwargs(recipe), **given}, recipe=recipe)
         _give_spaces(model, env, recipe)
@@ -160,8 +159,7 @@ def _policy_class(
             f"{path} holds a policy of the class {recipe['policy']!r}, which is none of {algorithm.__name__}'s: name it "
             "yourself, load(path, policy='your_module.YourPolicy')"
         )
-    name: str = recipe["policy"]
-    return name
+    return str(recipe["policy"])
 
 
 def _state(archive: PolicyArchive, recipe: Mapping[str, Any], algorithm: type[BaseAlgorithm]) -> dict[str, Any]:

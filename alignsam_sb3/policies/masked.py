@@ -96,7 +96,7 @@ class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         self._note_mask(obs)
-        return super().forward(obs, deterministic)  # type: ignore[arg-type]
+        return super().forward(obs, deterministic)
 
     def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         self._note_mask(obs)
@@ -104,7 +104,8 @@ class _MaskedPolicy(_CarriesExtractor, MultiInputActorCriticPolicy):
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         self._note_mask(obs)
-        return super().get_distribution(obs)
+        distribution: Distribution = super().get_distribution(obs)
+        return distribution
 
     def _note_mask(self, obs: PyTorchObs) -> None:
         if not isinstance(obs, dict):

@@ -63,7 +63,7 @@ class Prompts:
     @property
     def boxed(self) -> NDArray[np.bool_]:
         """(B,) which images have a box."""
-        return np.zeros(len(self.counts), bool) if self.boxes is None else np.isfinite(self.boxes).all(1)
+        return np.zeros(len(self.counts), bool) if self.boxes is None else np.asarray(np.isfinite(self.boxes).all(1))
 
     @classmethod
     def of(

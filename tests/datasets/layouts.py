@@ -132,7 +132,38 @@ def labelme(root):
     return f"labelme:{root}", root / "train/0.jpg", root / "train/0.json"
 
 
-LAYOUTS = {f.__name__: f for f in (coco, mask_folder, polygons, voc, ade20k, cityscapes, oxford_pets, labelme)}
+def yolo(root):
+    for split in ("train", "val"):
+        for i in range(2):
+            photo(root / "images" / split / f"{i}.jpg", seed=i)
+            place = root / "labels" / split / f"{i}.txt"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            corners = [v / SIZE[1 - k % 2] for k, v in enumerate(polygon())]
+            place.write_text("1 " + " ".join(f"{v:.6f}" for v in corners) + "\n")
+    (root / "data.yaml").write_text("path: ..\ntrain: images/train\nval: images/val\nnames:\n  0: other\n  1: thing\n")
+    return f"yolo:{root}", root / "images/train/0.jpg", root / "labels/train/0.txt"
+
+
+def ade20k_full(root):
+    for split in ("training", "validation"):
+        for i in range(2):
+            base = root / "images/ADE" / split / "urban/street" / f"ADE_{split}_{i}"
+            photo(base.with_suffix(".jpg"), seed=i)
+            seg = np.zeros((*SIZE, 3), np.uint8)
+            seg[9:31, 14:46] = 0
+            seg[:9] = seg[31:] = (0, 7, 50)  # R / 10 * 256 + G is the class, B tells objects apart
+            seg[BOX] = (10, 44, 200)
+            Image.fromarray(seg).save(base.with_name(f"{base.name}_seg.png"))
+            named = [("sky", 7), ("thing, other word", 300)]
+            objects = [{"id": k, "name": n, "name_ndx": ndx, "parts": {"part_level": 0}} for k, (n, ndx) in enumerate(named)]
+            base.with_suffix(".json").write_text(json.dumps({"annotation": {"object": objects}}))
+    base = root / "images/ADE/training/urban/street"
+    return f"ade20k_full:{root}", base / "ADE_training_0.jpg", base / "ADE_training_0_seg.png"
+
+
+LAYOUTS = {
+    f.__name__: f for f in (coco, mask_folder, polygons, voc, ade20k, cityscapes, oxford_pets, labelme, yolo, ade20k_full)
+}
 CATEGORY = {"mask_folder": "object", "polygons": "object", "voc": "dog", "ade20k": "thing5", "cityscapes": "car"}
-CATEGORY |= {"oxford_pets": "cat", "coco": "thing", "labelme": "thing"}
-IGNORES = {"voc", "ade20k", "cityscapes", "oxford_pets"}
+CATEGORY |= {"oxford_pets": "cat", "coco": "thing", "labelme": "thing", "yolo": "thing", "ade20k_full": "thing"}
+IGNORES = {"voc", "ade20k", "cityscapes", "oxford_pets", "ade20k_full"}

@@ -3,7 +3,7 @@ import pytest
 import torch as th
 from segment_anything import SamPredictor
 
-from alignsam_sb3.datasets.objects import draw_scene
+from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, SamSegmenter, load_segmenter
 from alignsam_sb3.segmenters.tiny import build_tiny_sam
 

@@ -169,7 +169,8 @@ def _answers(
         sessions.start(everyone, features, sizes)
         masks: list[Mask | None] = [None] * len(rows)
         for turn in range(TURNS):
-            clicks = [[_click(clicker, row, mask, rng)] for row, mask in zip(rows, masks, strict=True)]
+            shown = enumerate(zip(rows, masks, strict=True))
+            clicks = [[_click(clicker, row, mask, sessions.clicks(i), rng)] for i, (row, mask) in shown]
             if clicker == "oracle" and turn == 0:
                 for answers, others in zip(found, _candidates(segmenter, features, clicks, sizes), strict=True):
                     answers += others
@@ -197,9 +198,10 @@ def _candidates(
     return out
 
 
-def _click(clicker: str, row: _Row, mask: Mask | None, rng: np.random.Generator) -> Click:
+def _click(clicker: str, row: _Row, mask: Mask | None, made: list[Click], rng: np.random.Generator) -> Click:
     if clicker == "oracle" or (clicker == "mixed" and rng.random() < 0.5):
-        return oracle_click(row.truth, mask if row.valid is None or mask is None else mask & row.valid)
+        judged = mask if row.valid is None or mask is None else mask & row.valid
+        return oracle_click(row.truth, judged, [place for place, _ in made])
     height, width = row.sample.size
     if clicker == "wrong":  # a positive click on what is not wanted: another object, where there is one
         others = row.sample.masks.any(0) & ~row.truth if len(row.sample.masks) else np.zeros_like(row.truth)

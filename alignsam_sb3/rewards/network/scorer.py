@@ -70,12 +70,12 @@ class RewardScorer:
             if category not in self.config.categories:
                 said = nearest(f"category of {self.name}", category, self.config.categories)
                 raise ValueError(f"{said}. To score {category!r}, {fit}")
-        if fingerprint != current(self.config.fingerprint):
+        if current(fingerprint) != current(self.config.fingerprint):
             raise ValueError(
                 f"{self.name} was fitted on embeddings of {self.config.segmenter!r} ({self.config.fingerprint}), "
                 f"and these are of {fingerprint}: take that segmenter, or {fit}"
             )
-        if current(self.config.language) not in (None, language):
+        if current(self.config.language) not in (None, current(language)):
             asked = ", ".join(map(repr, self.config.texts))
             raise ValueError(
                 f"{self.name} sees what CLIP {self.config.clip!r} says of {asked} ({self.config.language}), and here is "

@@ -4,14 +4,14 @@ import pytest
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import ToyScenes, draw_episode, load_dataset
-from alignsam_sb3.datasets.shapes import SHAPES
-from alignsam_sb3.datasets.textures import TEXTURES, palette
+from alignsam_sb3.datasets.toy.shapes import SHAPES
+from alignsam_sb3.datasets.toy.textures import TEXTURES, palette
 from alignsam_sb3.segmenters import PointPrompts
 
 
 def test_the_same_seed_draws_the_same_scene():
     one, two = ToyScenes("semantic", "train", 3), ToyScenes("semantic", "train", 3)
-    from alignsam_sb3.datasets.toy import _cached_scene
+    from alignsam_sb3.datasets.toy.scenes import _cached_scene
 
     first = one[1].image.copy()
     _cached_scene.cache_clear()

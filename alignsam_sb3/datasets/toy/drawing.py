@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.shapes import Outline
-from alignsam_sb3.datasets.textures import TEXTURES, noise_field, palette
+from alignsam_sb3.datasets.toy.shapes import Outline
+from alignsam_sb3.datasets.toy.textures import TEXTURES, noise_field, palette
 
 SUPERSAMPLING = 4
 _MIN_CONTRAST = 0.25  # Euclidean distance of mean RGB colours in [0, 1]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, indices_by_category
-from alignsam_sb3.datasets.drawing import Scene
-from alignsam_sb3.datasets.objects import draw_scene
-from alignsam_sb3.datasets.phenomena import PHENOMENA
-from alignsam_sb3.datasets.shapes import SHAPES
-from alignsam_sb3.datasets.vessels import draw_vessels
+from alignsam_sb3.datasets.toy.drawing import Scene
+from alignsam_sb3.datasets.toy.objects import draw_scene
+from alignsam_sb3.datasets.toy.phenomena import PHENOMENA
+from alignsam_sb3.datasets.toy.shapes import SHAPES
+from alignsam_sb3.datasets.toy.vessels import draw_vessels
 from alignsam_sb3.names import nearest
 
 SCENES = {"train": 2000, "eval": 300}

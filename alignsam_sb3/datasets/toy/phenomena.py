@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.drawing import Scene, coverage, free_place, laid_over, light_and_noise, skin, texture
-from alignsam_sb3.datasets.shapes import SHAPES
+from alignsam_sb3.datasets.toy.drawing import Scene, coverage, free_place, laid_over, light_and_noise, skin, texture
+from alignsam_sb3.datasets.toy.shapes import SHAPES
 
 _DETAILED = ("leafy", "striped", "checked", "speckled")
 _PANES = ("box", "disc", "triangle", "cross")

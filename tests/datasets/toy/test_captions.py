@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alignsam_sb3.datasets import ToyScenes
-from alignsam_sb3.datasets.captions import (
+from alignsam_sb3.datasets.toy.captions import (
     MIN_AREA,
     Statement,
     Thing,

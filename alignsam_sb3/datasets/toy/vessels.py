@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.drawing import Scene, coverage, laid_over, light_and_noise, skin, texture
-from alignsam_sb3.datasets.shapes import SHAPES
+from alignsam_sb3.datasets.toy.drawing import Scene, coverage, laid_over, light_and_noise, skin, texture
+from alignsam_sb3.datasets.toy.shapes import SHAPES
 
 _SUPERSAMPLING = 4
 _STEP = 0.03  # of the image's side, between two points of a vessel

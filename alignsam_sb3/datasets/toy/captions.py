@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.shapes import SHAPES
-from alignsam_sb3.datasets.textures import TEXTURES
+from alignsam_sb3.datasets.toy.shapes import SHAPES
+from alignsam_sb3.datasets.toy.textures import TEXTURES
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "grey")
 _HUE_ENDS = (15, 42, 70, 160, 200, 255, 290, 345)  # degrees: up to where each colour reaches; red again beyond the last

@@ -1,0 +1,157 @@
+"""Finding files: all images below a folder, and the one that an annotation names, wherever the tool that wrote it ran."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from alignsam_sb3.datasets.splits import split_in
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".jp2",
+        ".png",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".avif",
+        ".avifs",
+        ".heic",
+        ".heif",
+        ".mpo",
+    ]
+)
+
+
+def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Files with one of the endings in a folder and below it, sorted; linked folders too, hidden files not."""
+    wanted, found, visited = frozenset(suffixes), [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.stat(place)  # noqa: PTH116 (a name that is not UTF-8 stays as it is)
+        if (here.st_dev, here.st_ino) in visited:  # a link that leads back
+            folders.clear()
+            continue
+        visited.add((here.st_dev, here.st_ino))
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        found += [Path(place, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in wanted]
+    return sorted(path for path in found if path.is_file())
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder and below it, sorted; linked folders too, hidden files not."""
+    return files_in(folder, IMAGE_SUFFIXES)
+
+
+def printable(path: Path | str) -> str:
+    """A file's name as text that can be written anywhere, also where it is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+class UnknownFileError(ValueError):
+    """No file, or more than one, is what an annotation names; the text is the reason, without the name."""
+
+
+class NamedFiles:
+    """Finds images by the names that annotation files give them: relative, absolute, of Windows, URL-encoded.
+
+    Nothing outside the data set's folder is ever found.
+
+    :param root: the data set's folder
+    :param folders: where names begin, most likely first
+    :param names: all names of the annotation file: what repeats among their last parts is never found by that part alone
+    """
+
+    def __init__(self, root: Path, folders: Sequence[Path], names: Iterable[str] = ()) -> None:
+        self.root, self.folders = root, list(folders)
+        last = Counter(_parts(unquote(name))[-1:] and _parts(unquote(name))[-1].lower() for name in set(names))
+        self._repeated = {name for name, count in last.items() if count > 1}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[tuple[str, ...]]]:
+        found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for path in images_in(self.root):
+            parts = path.relative_to(self.root).parts
+            found[parts[-1].lower()].append(parts)
+        return found
+
+    def find(self, name: str, beside: Path | None = None, split: str | None = None) -> Path:
+        """The file that is meant.
+
+        :param beside: the folder of the annotation file, where names in it may begin
+        :param split: which the annotation belongs to: files in folders of other splits are not meant
+        :raises UnknownFileError: there is none in the data set's folder, or several fit equally well
+        """
+        starts = [beside, *self.folders] if beside is not None else self.folders
+        query = name.partition("?d=")[2]  # Label Studio's local files
+        texts = dict.fromkeys([name, unquote(name), *([unquote(query)] if query else [])])
+        for text in texts:
+            for parts in dict.fromkeys([tuple(PurePosixPath(text).parts), tuple(_parts(text))]):
+                for start in starts:
+                    path = self._within(start, parts)
+                    if path is not None:
+                        return path
+        for text in texts:
+            found = self._by_end(tuple(_parts(text)), split)
+            if found is not None:
+                return found
+        climbs = ".." in _parts(name) or _absolute(name)
+        raise UnknownFileError("file name outside the data set's folder" if climbs else "no such file")
+
+    def _within(self, start: Path, parts: Sequence[str]) -> Path | None:
+        """A file by its relative name, if the name stays in the data set's folder."""
+        if not parts or parts[0] == "/" or re.fullmatch("[A-Za-z]:", parts[0]):
+            return None
+        path = Path(os.path.normpath(start.joinpath(*parts)))
+        try:
+            inside = path.is_relative_to(os.path.normpath(self.root)) and path.is_file()
+        except (OSError, ValueError):  # too long, or with a null byte
+            return None
+        return path if inside else None
+
+    def _by_end(self, parts: tuple[str, ...], split: str | None) -> Path | None:
+        """A file by the longest end of its name that is known, where one file alone has it."""
+        if ".." in parts:
+            parts = parts[len(parts) - parts[::-1].index("..") :]
+        if not parts:
+            return None
+        candidates = self._by_name.get(parts[-1].lower(), [])
+        if split is not None:
+            candidates = [c for c in candidates if split_in(c[:-1]) in (None, split)]
+        shortest = 2 if parts[-1].lower() in self._repeated else 1
+        for length in range(len(parts), shortest - 1, -1):
+            end = tuple(p.lower() for p in parts[-length:])
+            fitting = [c for c in candidates if tuple(p.lower() for p in c[-length:]) == end]
+            if len(fitting) > 1:
+                near = [c for c in fitting if any(self.root.joinpath(*c).is_relative_to(f) for f in self.folders[:1])]
+                fitting = near or fitting
+            if len(fitting) == 1:
+                return self.root.joinpath(*fitting[0])
+            if fitting:
+                raise UnknownFileError("file name that several files have")
+        return None
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a name written on any system, without drive, scheme and host."""
+    name = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", "", name)
+    name = re.sub(r"^[A-Za-z]:", "", name)
+    return [part for part in re.split(r"[\\/]+", name) if part not in ("", ".")]
+
+
+def _absolute(name: str) -> bool:
+    return bool(re.match(r"([\\/]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://)", name))

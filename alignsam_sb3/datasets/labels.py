@@ -1,0 +1,225 @@
+"""Reading label images: which value, or which colour, each pixel has, whatever mode the file is stored in."""
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alignsam_sb3.datasets.images import UnreadableImageError, _needs_tifffile, _tiff, name_of, opened_image
+
+Labels = NDArray[np.int64]
+_NOISE = 24  # largest difference between the channels of a grey JPEG
+
+
+@dataclass(frozen=True)
+class LabelImage:
+    """A label image as it is meant.
+
+    :param values: (H, W) what each pixel holds: a value, or a colour as 0xRRGGBB
+    :param coloured: whether these are colours
+    """
+
+    values: Labels
+    coloured: bool = False
+
+
+def read_label_image(path: Path, palette: bool = False) -> LabelImage:
+    """Read a label image: palette indices stay indices, 16 and 32 bits stay, grey colours become their value.
+
+    A palette of black and white alone is read by its colours. An RGBA image whose colour is constant is its alpha; else what
+    is transparent is 0. Floats from 0 to 1 become 0 to 255.
+
+    :param palette: read palette images by their colours
+    :raises UnreadableImageError: with the path and the reason
+    """
+    if _needs_tifffile(path):
+        pixels, _, _ = _tiff(path)
+        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False)
+    with opened_image(path) as opened:
+        if opened.mode == "P" and not palette:
+            return LabelImage(_indices(opened))
+        if opened.mode in ("LA", "RGBA", "PA"):
+            return _from_alpha(np.array(opened.convert("RGBA"), np.int64))
+        if opened.mode in ("L", "1", "F") or opened.mode.startswith("I"):
+            return LabelImage(_whole(np.array(opened)))
+        return _from_rgb(np.array(opened.convert("RGB")), opened.format in ("JPEG", "MPO", "WEBP"))
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a label image of values (H, W); colours are refused.
+
+    :raises UnreadableImageError: with the path and the reason
+    """
+    found = read_label_image(path)
+    if found.coloured:
+        raise UnreadableImageError(f"{name_of(path)}: {colours_said(found.values)} where class numbers are expected")
+    return found.values
+
+
+def colours_said(values: Labels) -> str:
+    """What colours there are, as a user would write them."""
+    found = np.unique(values)
+    some = ", ".join(f"#{int(v):06x}" for v in found[:6])
+    return f"{len(found)} RGB colours ({some}{', ...' if len(found) > 6 else ''})"
+
+
+def _whole(pixels: NDArray[Any]) -> Labels:
+    if np.issubdtype(pixels.dtype, np.floating):
+        pixels = np.nan_to_num(pixels)
+        fractions = pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1 and (pixels % 1).any()
+        pixels = np.round(pixels * 255) if fractions else np.round(pixels)
+    return pixels.astype(np.int64)
+
+
+def _indices(image: Image.Image) -> Labels:
+    indices = np.array(image).astype(np.int64)
+    palette = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    used = np.unique(indices)
+    if len(palette) > used.max(initial=0):
+        colours = palette[used]
+        if len(used) <= 2 and ((colours == 0).all(1) | (colours == 255).all(1)).all() and (colours == 255).any():
+            return palette[indices][..., 0]
+    return indices
+
+
+def _from_alpha(pixels: Labels) -> LabelImage:
+    """RGBA: the alpha where the colour says nothing, the colour else."""
+    colour, alpha = pixels[..., :3], pixels[..., 3]
+    one_colour = (colour == colour[0, 0]).all() if colour.size else True
+    if one_colour and alpha.min(initial=255) != alpha.max(initial=0):
+        return LabelImage(alpha)
+    return _from_rgb(np.where(alpha[..., None] > 0, colour, 0), False)
+
+
+def _from_rgb(pixels: NDArray[Any], lossy: bool) -> LabelImage:
+    colour = pixels.astype(np.int64)
+    spread = int((colour.max(2) - colour.min(2)).max(initial=0))
+    if spread <= (_NOISE if lossy else 0):
+        return LabelImage(np.round(colour.mean(2)).astype(np.int64))
+    return LabelImage(colour[..., 0] << 16 | colour[..., 1] << 8 | colour[..., 2], True)
+
+
+def by_table(found: LabelImage, colours: Mapping[int, int]) -> LabelImage:
+    """Values for colours; a grey image is left as it is, and colours that the table lacks become -1.
+
+    :param colours: 0xRRGGBB to value
+    """
+    if not found.coloured:
+        return found
+    known = np.array(sorted(colours), np.int64)
+    place = np.searchsorted(known, found.values).clip(0, len(known) - 1)
+    values = np.array([colours[int(k)] for k in known], np.int64)[place]
+    return LabelImage(np.where(known[place] == found.values, values, -1))
+
+
+def voc_colours(count: int = 256) -> dict[int, int]:
+    """PASCAL VOC's colours: 0xRRGGBB to class number."""
+    return {sum(_spread(k, channel) << 16 - 8 * channel for channel in range(3)): k for k in range(count)}
+
+
+def _spread(k: int, channel: int) -> int:
+    """One channel of VOC's colour of a class: every third bit of the number, from the highest bit down."""
+    return sum((k >> 3 * bit + channel & 1) << 7 - bit for bit in range(3 if channel < 2 else 2))
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The names of values or colours.
+
+    :param names: category to the values (or colours 0xRRGGBB) that mean it
+    :param background: values and colours of nothing; others that have no name are left open
+    :param ignored: values and colours that count neither way
+    :param source: where it was read
+    """
+
+    names: dict[str, tuple[int, ...]]
+    background: tuple[int, ...] = (0,)
+    ignored: tuple[int, ...] = ()
+    coloured: bool = False
+    source: str = "labels"
+
+
+_NOTHING = re.compile(r"_?(background|unlabell?ed)_?|__background__|void_background", re.IGNORECASE)
+_OPEN = re.compile(r"_*(ignore|void|ignored)_*", re.IGNORECASE)
+
+
+def table_of(entries: Iterable[tuple[str, int]], coloured: bool, source: str) -> LabelTable:
+    """A table of (name, value); ``background`` and ``__ignore__`` are what they say."""
+    names: dict[str, tuple[int, ...]] = {}
+    background, ignored = [], []
+    for name, value in entries:
+        if _NOTHING.fullmatch(name):
+            background.append(value)
+        elif _OPEN.fullmatch(name):
+            ignored.append(value)
+        else:
+            names[name] = (*names.get(name, ()), value)
+    return LabelTable(names, tuple(background or [0]), tuple(ignored), coloured, source)
+
+
+def given_table(labels: Mapping[str, int | str | Sequence[int | str]]) -> LabelTable:
+    """The ``labels`` option: names to values, or to colours written ``"#ff0000"``.
+
+    :raises ValueError: a value is neither, or both kinds occur
+    """
+    entries, kinds = [], set()
+    for name, said in labels.items():
+        for value in [said] if isinstance(said, int | str) else said:
+            if isinstance(value, str) and not re.fullmatch("#[0-9a-fA-F]{6}", value):
+                raise ValueError(f"labels[{name!r}] is {value!r}: expected a number, or a colour as '#ff0000'")
+            kinds.add(type(value))
+            entries.append((str(name), int(value[1:], 16) if isinstance(value, str) else int(value)))
+    if len(kinds) > 1:
+        raise ValueError("labels mixes numbers and colours: masks hold either")
+    return table_of(entries, str in kinds, "labels")
+
+
+def find_table(folders: Sequence[Path]) -> LabelTable | None:
+    """The first table of names that lies in one of the folders: CVAT's, labelme2voc's or Roboflow's."""
+    readers = {"labelmap.txt": _cvat, "class_names.txt": _lines, "_classes.csv": _roboflow}
+    for folder in folders:
+        for name, reader in readers.items():
+            path = folder / name
+            if path.is_file():
+                return reader(path)
+    return None
+
+
+def _cvat(path: Path) -> LabelTable:
+    """``name:r,g,b:parts:actions`` in each line."""
+    entries = []
+    for line in path.read_text("utf-8-sig").splitlines():
+        name, _, rest = line.partition(":")
+        channels = rest.partition(":")[0].split(",")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if len(channels) != 3 or not all(c.strip().isdigit() and int(c) < 256 for c in channels):
+            raise ValueError(f"{path}: expected name:r,g,b:: in each line, got {line!r:.60}")
+        red, green, blue = (int(c) for c in channels)
+        entries.append((name, red << 16 | green << 8 | blue))
+    return table_of(entries, True, path.name)
+
+
+def _lines(path: Path) -> LabelTable:
+    """labelme2voc's list, a name in each line, counted from 0; -1 (255 as stored) is ignored."""
+    names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    names = [name for name in names if name != "__ignore__"]
+    entries = [(name, k) for k, name in enumerate(names)]
+    table = table_of(entries, False, path.name)
+    return LabelTable(table.names, table.background, (*table.ignored, 255, -1), False, path.name)
+
+
+def _roboflow(path: Path) -> LabelTable:
+    """A table of pixel values and classes."""
+    with path.open(encoding="utf-8-sig", newline="") as opened:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(opened)]
+    entries = [(row[1], int(row[0])) for row in rows if len(row) >= 2 and row[0].isdigit()]
+    if not entries:
+        raise ValueError(f"{path}: expected rows of a pixel value and a class")
+    return table_of(entries, False, path.name)

@@ -1,0 +1,303 @@
+"""Which mask belongs to which photo: by folder, relative path and name; what stays ambiguous is an error."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+
+from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.skipped import Skipped
+from alignsam_sb3.datasets.splits import split_of
+
+_IMAGE_WORDS = [
+    "jpegimages",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "shadowimages",
+    "photos",
+    "inputs",
+    "input",
+    "src",
+    "originals",
+    "original",
+    "rgb",
+]
+_MASK_WORDS = [
+    "1st_manual",
+    "masks",
+    "mask",
+    "gts",
+    "gt",
+    "groundtruths",
+    "groundtruth",
+    "ground_truth",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "segmentations",
+    "segmentation",
+    "segmentationclasspng",
+    "segmentationclass",
+    "shadowmasks",
+    "targets",
+    "target",
+    "mattes",
+]
+"""What folders are usually called, best first: DRIVE's ``mask/`` beside ``1st_manual/`` is the field of view."""
+_LETTERS = {"a": "images", "b": "masks"}  # train_A, train_B
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".heic", ".heif", ".avif")
+_BORDER = r"(?:[_\-. ]|(?<=[a-z0-9)])(?=[A-Z]))"  # x_mask, x-mask, xMask
+_MASK_END = re.compile(
+    _BORDER + r"(?i:masks?|gts?|labels?|seg|segm|segmentations?|segmented|ground_?truth|annotations?|annot?|matte|alpha|"
+    r"manual\d*|[12](st|nd)HO|lesion|target)(?:[_\- ]?\(?\d+\)?)?$"
+)
+_IMAGE_END = re.compile(r"[_\-. ](?i:images?|img|rgb|sat|photo|training|test|inputs?|orig|original)$")
+_MASK_START = re.compile(r"^(?i:masks?|gt|labels?|seg|segmentation|annotation)[_\-. ]")
+_IMAGE_START = re.compile(r"^(?i:images?|img|photo|rgb)[_\-. ]")
+_NUMBER_END = re.compile(r"[_\-]\d+$")
+_EITHER_END = re.compile(r"(?<=[\w)])[_\- ]?(?P<letter>[AB])$")
+
+
+class AmbiguousPairsError(ValueError):
+    """Files of which it cannot be told which is the mask of which."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo and its masks.
+
+    :param name: the photo's path below the root, as it is to be looked at for splits: without the words for images
+    """
+
+    image: Path
+    masks: tuple[Path, ...]
+    name: PurePath
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    folder: tuple[str, ...]  # without the word for images or masks, and with plain words for splits
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+
+def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped) -> list[Pair]:
+    """Photos below a folder with their masks, sorted; what has no partner is counted.
+
+    :param images: folder of the photos below ``root`` or below a split's folder, or a pattern such as ``"*/photo_*.jpg"``;
+        by its usual names otherwise
+    :param masks: likewise; where it is the same folder, or there is no folder of masks, masks lie beside their photos and have
+        longer names (``x_mask.png``)
+    :raises AmbiguousPairsError: it cannot be told which is whose
+    :raises FileNotFoundError: a folder that is given is not there, or no photo has a mask
+    """
+    files = images_in(root)
+    photos, found = _roles(root, files, images, masks)
+    if not found:
+        photos, found = _beside(root, photos)
+    owners = _owners(root, photos, found, skipped)
+    pairs = []
+    for photo in photos:
+        if photo not in owners:
+            skipped.add("images: no mask of that name", printable(photo.path.relative_to(root)))
+            continue
+        name = PurePath(*photo.folder, photo.path.name)
+        pairs.append(Pair(photo.path, tuple(sorted(m.path for m in owners[photo])), name))
+    if not pairs:
+        folders = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
+        raise FileNotFoundError(
+            f"no image of {root} has a mask: it has {len(files)} image files and the folders "
+            f"{', '.join(map(printable, folders)) or '(none)'}; "
+            f"name those of images and masks (images='...', masks='...'). Left out: {skipped}"
+        )
+    return pairs
+
+
+def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | None) -> tuple[list[_File], list[_File]]:
+    """Photos and masks as the folders say; no masks where all lie together."""
+    together = masks is not None and images is not None and PurePath(images) == PurePath(masks)
+    found: dict[str, list[tuple[_File, tuple[str, ...], int]]] = {"images": [], "masks": []}
+    for path in files:
+        parts = path.relative_to(root).parts
+        asked = [("masks", masks, _MASK_WORDS)] * (not together) + [("images", images, _IMAGE_WORDS)]
+        places = [
+            (role, given is None, _given(parts, given) if given is not None else _usual(parts, role, words))
+            for role, given, words in asked
+        ]
+        fitting = [(not usual, place, role) for role, usual, place in places if place is not None]
+        if fitting:  # what is given goes first, then the outermost folder
+            given_first, (start, end, rank), role = min(fitting, key=lambda one: (not one[0], one[1][0]))
+            folder = _plain(parts[:start]) + _plain(parts[start:end], not given_first) + _plain(parts[end:-1])
+            found[role].append((_File(path, folder), parts[:start], rank))
+    for role, given in (("images", images), ("masks", masks)):
+        if given is not None and not found[role] and not (role == "masks" and together):
+            raise FileNotFoundError(f"no folder {given!r} of {role} in {root}")
+    photos, kept = (_best(found[role]) for role in ("images", "masks"))
+    if not photos and not kept:
+        photos = [_File(path, _plain(path.relative_to(root).parts[:-1])) for path in files]
+    elif not photos:
+        taken = {f.path for f in kept}
+        photos = [_File(path, _plain(path.relative_to(root).parts[:-1])) for path in files if path not in taken]
+    return photos, kept
+
+
+def _best(found: Sequence[tuple[_File, tuple[str, ...], int]]) -> list[_File]:
+    """Of several folders for one thing in one place those with the best word."""
+    best: dict[tuple[str, ...], int] = {}
+    for _, base, rank in found:
+        best[base] = min(rank, best.get(base, rank))
+    return [file for file, base, rank in found if rank == best[base]]
+
+
+def _given(parts: tuple[str, ...], given: str) -> tuple[int, int, int] | None:
+    """Where in a path the given folder is (start, end, rank); a pattern has no place of its own."""
+    if any(sign in given for sign in "*?["):
+        return (0, 0, 0) if fnmatch("/".join(parts), given) or fnmatch("/".join(parts), f"*/{given}") else None
+    wanted = tuple(part.lower() for part in PurePath(given.replace("\\", "/")).parts)
+    for start in range(len(parts) - len(wanted)):
+        if tuple(part.lower() for part in parts[start : start + len(wanted)]) == wanted:
+            return start, start + len(wanted), 0
+        if split_of(parts[start]) is None:  # below a split's folder, or at once
+            return None
+    return None
+
+
+def _usual(parts: tuple[str, ...], role: str, words: Sequence[str]) -> tuple[int, int, int] | None:
+    """Where in a path a folder has a usual name (start, end, rank)."""
+    for k, part in enumerate(parts[:-1]):
+        name = part.lower()
+        tokens = re.split(r"[_\- ]", name)
+        is_split = split_of(part) is not None
+        if is_split and len(tokens) > 1 and _LETTERS.get(tokens[-1]) == role:
+            return k, k + 1, 0
+        for candidate in [name, *(reversed(tokens) if is_split else tokens[-1:])]:
+            if candidate in words:
+                return k, k + 1, words.index(candidate)
+    return None
+
+
+def _plain(parts: Sequence[str], keep: bool = True) -> tuple[str, ...]:
+    """Folder names with plain words for splits: ``train_masks`` and ``Training_Images`` are ``train`` and ``training``.
+
+    :param keep: whether these are kept; a folder that is given names no split
+    """
+    if not keep:
+        return ()
+    words = [(split_of(part), part) for part in parts]
+    role = _IMAGE_WORDS + _MASK_WORDS
+    return tuple(word or part for word, part in words if word or (part.lower() not in role and _last_token(part) not in role))
+
+
+def _last_token(name: str) -> str:
+    return re.split(r"[_\- ]", name.lower())[-1]
+
+
+def _beside(root: Path, files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
+    """Photos and masks that lie in one folder, told apart by their names."""
+    groups: dict[tuple[str, ...], list[_File]] = defaultdict(list)
+    for file in files:
+        groups[file.folder].append(file)
+    masks = [file for group in groups.values() for file in _masks_of(root, group)]
+    chosen = {file.path for file in masks}
+    return [file for file in files if file.path not in chosen], masks
+
+
+def _masks_of(root: Path, group: Sequence[_File]) -> list[_File]:
+    """The masks among the files of a folder."""
+    by_key: dict[str, set[Path]] = defaultdict(set)
+    for file in group:
+        for key in (file.stem, _IMAGE_END.sub("", file.stem), _IMAGE_START.sub("", file.stem)):
+            by_key[key.lower()].add(file.path)
+    masks = []
+    for file in group:
+        for pattern in (_MASK_END, _MASK_START):
+            base = pattern.sub("", file.stem)
+            if base != file.stem and by_key.get(base.lower(), set()) - {file.path}:
+                masks.append(file)
+                break
+    taken = {m.path for m in masks}
+    rest = [file for file in group if file.path not in taken]
+    twins: dict[str, list[_File]] = defaultdict(list)
+    for file in rest:
+        twins[file.stem].append(file)
+    masks += [m for same in twins.values() if len(same) > 1 for m in _lossless(root, same)]
+    letters = [_EITHER_END.search(file.stem) for file in rest]
+    if not masks and rest and all(letters):
+        masks = [file for file, letter in zip(rest, letters, strict=True) if letter and letter["letter"] == "B"]
+    return masks
+
+
+def _lossless(root: Path, same: Sequence[_File]) -> list[_File]:
+    """Of a photo and a mask of one name the mask, which is no JPEG."""
+    masks = [file for file in same if file.path.suffix.lower() not in _LOSSY]
+    if len(same) - len(masks) != 1:
+        raise AmbiguousPairsError(_ambiguous(root, [(same[0], same[1:])]))
+    return masks
+
+
+def _keys() -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
+    """How names of photos and of masks are compared, strictest first."""
+    same: Callable[[str], str] = str
+    yield same, same
+    yield str.lower, str.lower
+    yield str.lower, lambda stem: _MASK_END.sub("", stem).lower()
+    yield (
+        lambda stem: _IMAGE_START.sub("", _IMAGE_END.sub("", stem)).lower(),
+        lambda stem: _IMAGE_END.sub("", _MASK_START.sub("", _MASK_END.sub("", stem))).lower(),
+    )
+    yield str.lower, lambda stem: _NUMBER_END.sub("", _MASK_END.sub("", stem)).lower()
+    yield (lambda stem: _EITHER_END.sub("", stem).lower(),) * 2
+
+
+def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped: Skipped) -> dict[_File, list[_File]]:
+    """The masks of each photo; first in the same relative folder, then, where a name is unique, in any."""
+    owners: dict[_File, list[_File]] = defaultdict(list)
+    unclear: list[tuple[_File, Sequence[_File]]] = []
+    left = list(masks)
+    for anywhere in (False, True):
+        for image_key, mask_key in _keys():
+            index: dict[tuple[object, str], list[_File]] = defaultdict(list)
+            for photo in photos:
+                if not anywhere or photo not in owners:
+                    index[_place(photo, anywhere), image_key(photo.stem)].append(photo)
+            rest = []
+            for mask in left:
+                found = index.get((_place(mask, anywhere), mask_key(mask.stem)), [])
+                if len(found) == 1:
+                    owners[found[0]].append(mask)
+                elif found:
+                    unclear.append((mask, found))
+                else:
+                    rest.append(mask)
+            left = rest
+    several = [(mask, [photo]) for photo, own in owners.items() if len({m.path.parent for m in own}) > 1 for mask in own]
+    if unclear or several:
+        raise AmbiguousPairsError(_ambiguous(root, unclear or several))
+    for mask in left:
+        skipped.add("files: masks without a photo", printable(mask.path.relative_to(root)))
+    return owners
+
+
+def _place(file: _File, anywhere: bool) -> object:
+    """Where a partner must lie: in the same relative folder, or at least in the same split."""
+    splits = tuple(part for part in file.folder if split_of(part) is not None)
+    return splits if anywhere else file.folder
+
+
+def _ambiguous(root: Path, unclear: Sequence[tuple[_File, Sequence[_File]]]) -> str:
+    def name(file: _File) -> str:
+        return printable(file.path.relative_to(root))
+
+    examples = "; ".join(f"{name(one)} with {' or '.join(name(o) for o in others[:3])}" for one, others in unclear[:3])
+    return (
+        f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos "
+        "and masks are (images='FOLDER', masks='FOLDER'), or by which patterns (images='*.jpg', masks='*_seg.png')"
+    )

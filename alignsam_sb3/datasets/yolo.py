@@ -1,0 +1,109 @@
+"""YOLO's segmentation labels: a text file for each image, polygons in fractions of its sides."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode
+from alignsam_sb3.datasets.finding import files_in, images_in, printable
+from alignsam_sb3.datasets.labelled import LabelledImages, Record
+from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+
+
+class YoloSegmentation(LabelledImages):
+    """``images/`` and ``labels/`` (each with ``train/`` and ``val/``, or within those), and ``data.yaml`` with the names.
+
+    A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place
+    ignored. Names may also lie in ``classes.txt`` or ``obj.names``. Images without a label file are left out.
+    """
+
+    kind = "yolo"
+
+    def _find(self, split: str) -> tuple[list[Record], bool]:
+        self._names_of = self._read_names()
+        labels = {self._key(path): path for path in files_in(self.root, (".txt",)) if path.name not in _LISTS}
+        records, names = [], []
+        for path in images_in(self.root):
+            name = printable(path.relative_to(self.root))
+            found = labels.get(self._key(path))
+            if found is None:
+                self._skip("images: without a label file", name)
+                continue
+            records.append(Record(name, path, found))
+            names.append(path.relative_to(self.root))
+        if not records:
+            raise FileNotFoundError(
+                f"no pair of image and label file in {self.root}: expected images/.../x.jpg and labels/.../x.txt. "
+                f"Left out: {self.skipped}"
+            )
+        return self._of_split(records, names, split)
+
+    def _key(self, path: Path) -> tuple[str, ...]:
+        """What an image and its label file have in common: the path, without ``images`` and ``labels`` or the ending."""
+        parts = path.relative_to(self.root).with_suffix("").parts
+        return tuple(p for p in parts[:-1] if p.lower() not in ("images", "labels", "obj_train_data")) + parts[-1:]
+
+    def _read_names(self) -> dict[int, str]:
+        """Names by class number.
+
+        :raises FileNotFoundError: nothing says them
+        :raises ValueError: the file cannot be used
+        """
+        for path in [*sorted(self.root.glob("*.yaml")), *sorted(self.root.glob("*.yml"))]:
+            try:
+                names = yaml.safe_load(path.read_text("utf-8-sig"))["names"]
+                pairs = names.items() if isinstance(names, dict) else enumerate(names)
+                return {int(k): str(name) for k, name in pairs}
+            except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path} does not say the names of the classes ({type(error).__name__}: {error})") from error
+        for path in (self.root / "classes.txt", self.root / "obj.names", self.root / "labels" / "classes.txt"):
+            if path.is_file():
+                lines = path.read_text("utf-8-sig").splitlines()
+                return dict(enumerate(line.strip() for line in lines if line.strip()))
+        raise FileNotFoundError(
+            f"no data.yaml, classes.txt or obj.names in {self.root}: nothing says what the classes are called"
+        )
+
+    def _known(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(self._names_of.values()))
+
+    def _annotate(self, record: Record) -> Annotation:
+        height, width = size = self.photos.size(record.image)
+        masks: list[Mask] = []
+        names: list[str] = []
+        left_out: list[LeftOut] = []
+        for line in Path(record.labels).read_text("utf-8-sig").splitlines():
+            if not line.strip():
+                continue
+            name, values = self._numbers(line)
+            if len(values) == 4 and name is not None:
+                x, y, w, h = values * np.tile([width, height], 2)
+                left_out.append(LeftOut(name, box((x - w / 2, y - h / 2, w, h), size), "a box has no mask"))
+                continue
+            try:
+                if values.size and np.abs(values).max() > 2:
+                    raise NoMaskError("coordinates that are no fractions of the image")
+                mask = encode([(values.reshape(-1, 2) * [width, height]).ravel().tolist()], size)
+            except ValueError as error:
+                left_out.append(LeftOut(name, None, str(error) if isinstance(error, NoMaskError) else "a damaged line"))
+                continue
+            if name is None:
+                left_out.append(LeftOut(None, mask, "a class that has no name"))
+            else:
+                masks.append(mask)
+                names.append(name)
+        return Annotation(masks, names, None, left_out, size)
+
+    def _numbers(self, line: str) -> tuple[str | None, np.ndarray[Any, np.dtype[np.float64]]]:
+        """The name of a line's class and its coordinates; none of these where it is damaged."""
+        try:
+            number, *values = (float(v) for v in line.split())
+        except ValueError:
+            return None, np.zeros(1)
+        return self._names_of.get(int(number)), np.array(values)
+
+
+_LISTS = ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "labels.txt", "readme.txt", "README.txt")
