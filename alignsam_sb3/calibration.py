@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,13 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 
 from alignsam_sb3.annotation import Annotation
+from alignsam_sb3.archives import Limits, opened_archive, read_entry
 from alignsam_sb3.files import removed_on_error
 
 ENTRY = "calibration.json"
 """Its name within a policy's zip."""
+LARGEST = 16 << 20
+"""Bytes of a calibration, at most: one of a million masks."""
 LEAST_PAIRS = 30
 GOOD = 0.8
 """A mask of less Dice than this counts as one that should have been reviewed."""
@@ -196,12 +199,12 @@ class Calibration:
         :raises ValueError: the file is no zip, or its calibration is none
         """
         try:
-            with ZipFile(policy) as archive:
+            with Path(policy).open("rb") as file, opened_archive(file, Limits(entries=64)) as archive:
                 if ENTRY not in archive.namelist():
                     return None
-                return cls.from_json(archive.read(ENTRY).decode())
-        except BadZipFile as error:
-            raise ValueError(f"{policy} is not a saved policy ({error})") from error
+                return cls.from_json(read_entry(archive, ENTRY, LARGEST).decode())
+        except ValueError as error:
+            raise ValueError(f"{policy}: {error}") from error
 
     def write(self, policy: str | Path) -> None:
         """Put it into a policy's zip, in place of an earlier one, atomically; all else in there stays as it is."""

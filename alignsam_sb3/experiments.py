@@ -19,12 +19,12 @@ from stable_baselines3.common.logger import configure
 from alignsam_sb3 import metrics
 from alignsam_sb3.callbacks import SegmentationCallback
 from alignsam_sb3.datasets import DATASETS, LabelledImages, ToyScenes, load_dataset
-from alignsam_sb3.envs.answered import Answered
 from alignsam_sb3.envs.mask_refine import STOP, MaskRefineEnv
 from alignsam_sb3.envs.prompt_select import PromptSelectEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO
-from alignsam_sb3.refinement import OPERATIONS
+from alignsam_sb3.prompting.bank import PromptBank
+from alignsam_sb3.prompting.refinement import OPERATIONS
 
 Map = NDArray[np.float32]
 JUDGED = ("dice", "recall", "precision", "iou")
@@ -82,7 +82,7 @@ def first_env(venv: Any, kind: type[Any]) -> Any:  # noqa: ANN401
 def choose(model: SamPPO, env: PromptSelectEnv) -> NDArray[np.int64]:
     """The agent's prompt for each of an environment's pairs of image and category, (N,)."""
     chosen = []
-    for pair in env.answered.pairs:
+    for pair in env.prompt_bank.pairs:
         observation, _ = env.reset(options={"pairs": [pair]})
         action, _ = model.predict(observation, deterministic=True)
         chosen.append(int(action))
@@ -91,14 +91,14 @@ def choose(model: SamPPO, env: PromptSelectEnv) -> NDArray[np.int64]:
 
 def look_up_all(env: PromptSelectEnv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores and Dice of every answer, each (N, P)."""
-    found = [env.look_up(pair) for pair in env.answered.pairs]
+    found = [env.look_up(pair) for pair in env.prompt_bank.pairs]
     return np.stack([f[1] for f in found]), np.stack([f[2] for f in found])
 
 
 def refine(model: SamMaskablePPO, env: MaskRefineEnv, prompts: NDArray[np.int64]) -> list[Map]:
     """The agent's masks, each begun with the answer to the given prompt: one for each of the environment's pairs."""
     refined = []
-    for pair, prompt in zip(env.answered.pairs, prompts, strict=True):
+    for pair, prompt in zip(env.prompt_bank.pairs, prompts, strict=True):
         observation, _ = env.reset(options={"pair": pair, "prompt": prompt})
         over = False
         while not over:
@@ -108,21 +108,21 @@ def refine(model: SamMaskablePPO, env: MaskRefineEnv, prompts: NDArray[np.int64]
     return refined
 
 
-def answers_to(answered: Answered, prompts: NDArray[np.int64]) -> list[Map]:
+def answers_to(answered: PromptBank, prompts: NDArray[np.int64]) -> list[Map]:
     """The text segmenter's answers to one prompt for each pair."""
     return [answered.probability(pair, int(k)) for pair, k in zip(answered.pairs, prompts, strict=True)]
 
 
-def judge(answered: Answered, maps: Sequence[Map]) -> dict[str, NDArray[np.float64]]:
+def judge(answered: PromptBank, maps: Sequence[Map]) -> dict[str, NDArray[np.float64]]:
     """Dice, recall, precision and IoU of a mask for each pair."""
     rows = []
     for pair, p in zip(answered.pairs, maps, strict=True):
         sample = answered.dataset[pair[0]]
-        rows.append([metrics.METRICS[m](p > 0.5, sample.target(pair[1]), sample.valid) for m in JUDGED])
+        rows.append([metrics.METRICS[m](p > 0.5, sample.target(pair[1]), sample.valid_for(pair[1])) for m in JUDGED])
     return dict(zip(JUDGED, np.array(rows).T, strict=True))
 
 
-def dice_after(answered: Answered, maps: Sequence[Map], operations: Sequence[str]) -> float:
+def dice_after(answered: PromptBank, maps: Sequence[Map], operations: Sequence[str]) -> float:
     """Mean Dice after some operations, on images whose truth may be looked at."""
     done = [apply(p, operations) for p in maps]
     return float(judge(answered, done)["dice"].mean())
@@ -135,7 +135,7 @@ def apply(p: Map, operations: Sequence[str]) -> Map:
     return p
 
 
-def search_operations(answered: Answered, maps: Sequence[Map]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def search_operations(answered: PromptBank, maps: Sequence[Map]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Grid search on training images, as annotation tools offer it: the best single operation, and the best sequence of two.
 
     Doing nothing is among the candidates, so that neither is worse than that on the images searched.
@@ -153,7 +153,7 @@ def greedy_refinement(
     With the true Dice this is the oracle; with the reward network's score it needs no truth and no training.
     """
     refined = []
-    for pair, prompt in zip(env.answered.pairs, prompts, strict=True):
+    for pair, prompt in zip(env.prompt_bank.pairs, prompts, strict=True):
         env.reset(options={"pair": pair, "prompt": prompt})
         over = False
         while not over:
@@ -168,12 +168,12 @@ def greedy_refinement(
 
 def true_dice(env: MaskRefineEnv, p: Map) -> float:
     """For :func:`greedy_refinement`: looks at the truth."""
-    return env.answered.dice(env.pair, env.sample, p)
+    return env.prompt_bank.dice(env.pair, env.sample, p)
 
 
 def network_score(env: MaskRefineEnv, p: Map) -> float:
     """For :func:`greedy_refinement`: looks at no truth."""
-    return float(env.answered.scores(env.pair, env.sample.image, [p])[0])
+    return float(env.prompt_bank.scores(env.pair, env.sample.image, [p])[0])
 
 
 def limited(dataset: str, options: Mapping[str, Any], split: str, count: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from alignsam_sb3.callbacks import (
     SegmentationEvalCallback,
     WarmStartCallback,
 )
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
@@ -48,6 +49,7 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
   --debug-maps         show belief and similarity maps in the films
   --categories NAME .. categories of the data set to keep
+  --dataset-kwargs NAME=VALUE ..  options of the data set: folds=2 min_area=0.02
   --mlflow [URI]       log to MLflow as well
   --trust              unpickle what would otherwise not be read (policies of other programs, statistics): it can run any code
 Values in --env-kwargs, --eval-env-kwargs and --hyperparams are plain: dataset:'toy:blur' max_steps:3 dataset_kwargs:"{...}"
@@ -318,6 +320,7 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     parser.add_argument("--warm-start", type=int, default=None)
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
+    add_dataset_kwargs(parser)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
     parser.add_argument("--trust", action="store_true")
     parser.add_argument("--env-kwargs", nargs="+", default=[], type=literal)
@@ -329,10 +332,11 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:
         kwargs.append(f"clip:{None if known.clip == 'none' else known.clip!r}")
-    if known.categories and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
-        raise SystemExit("--categories is short for dataset_kwargs:{'categories': [...]}: give one or the other")
-    if known.categories:
-        kwargs.append(f"dataset_kwargs:{ {'categories': known.categories}!r}")
+    data = {**known.dataset_kwargs, **({"categories": known.categories} if known.categories else {})}
+    if data and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
+        raise SystemExit("--categories and --dataset-kwargs are short for dataset_kwargs:{...}: give one or the other")
+    if data:
+        kwargs.append(f"dataset_kwargs:{data!r}")
     kwargs += known.env_kwargs
     if script == "enjoy":
         kwargs = ["split:'eval'", *kwargs]

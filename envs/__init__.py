@@ -62,4 +62,3 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name in _WHERE:
         return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-

@@ -5,14 +5,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.answered import answer_by_name
 from alignsam_sb3.envs.spaces import CompactBox
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets import Sample
 from alignsam_sb3.pictures import Picture, triptych
-from alignsam_sb3.refinement import N_DESCRIBED, OPERATIONS, describe, mean_colour
+from alignsam_sb3.prompting.bank import open_prompt_bank
+from alignsam_sb3.prompting.refinement import N_DESCRIBED, OPERATIONS, describe, mean_colour
 from alignsam_sb3.rewards.network import ScoreQuery
 
 STOP = len(OPERATIONS)
@@ -22,7 +22,7 @@ Map = NDArray[np.float32]
 
 
 class MaskRefineEnv(gym.Env[Observation, int]):
-    """Each action applies one of :data:`~alignsam_sb3.refinement.OPERATIONS` to a mask's probabilities, or stops.
+    """Each action applies one of :data:`~alignsam_sb3.prompting.refinement.OPERATIONS` to a mask's probabilities, or stops.
 
     The mask to begin with is the text segmenter's answer to one of ``prompts``, drawn anew each time.
 
@@ -63,11 +63,11 @@ class MaskRefineEnv(gym.Env[Observation, int]):
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}")
-        self.answered, settings = answer_by_name(
+        self.prompt_bank, config = open_prompt_bank(
             *("MaskRefine-v0", "dice_gain", dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts),
             *(reward, reward_network, device, trust_remote_code),
         )
-        self.settings = {**settings, "max_steps": max_steps}
+        self.config = {**config, "max_steps": max_steps}
         self.render_mode, self.max_steps, self._reward = render_mode, max_steps, reward
         size = N_DESCRIBED + N_EFFECTS * len(OPERATIONS) + 1
         self.observation_space = spaces.Dict(
@@ -85,12 +85,12 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         """
         super().reset(seed=seed)
         given = options or {}
-        pairs = self.answered.pairs
+        pairs = self.prompt_bank.pairs
         self.pair: tuple[int, int] = given.get("pair") or pairs[int(self.np_random.integers(len(pairs)))]
-        self.sample: Sample = self.answered.dataset[self.pair[0]]
+        self.sample: Sample = self.prompt_bank.dataset[self.pair[0]]
         prompt = given.get("prompt")
-        drawn = int(self.np_random.integers(len(self.answered.prompts))) if prompt is None else int(prompt)
-        self.probability: Map = self.answered.probability(self.pair, drawn)
+        drawn = int(self.np_random.integers(len(self.prompt_bank.prompts))) if prompt is None else int(prompt)
+        self.probability: Map = self.prompt_bank.probability(self.pair, drawn)
         self.applied: list[str] = []
         self._supplied: float | None = None
         self._look()
@@ -126,8 +126,8 @@ class MaskRefineEnv(gym.Env[Observation, int]):
     def _judge(self, score: float | None = None) -> tuple[float, float]:
         """The reward network's score and Dice of the current mask; NaN where there is no network, or no truth."""
         if score is None:
-            score = float(self.answered.scores(self.pair, self.sample.image, [self.probability])[0])
-        return score, self.answered.dice(self.pair, self.sample, self.probability)
+            score = float(self.prompt_bank.scores(self.pair, self.sample.image, [self.probability])[0])
+        return score, self.prompt_bank.dice(self.pair, self.sample, self.probability)
 
     def plan(self, action: int) -> ScoreQuery | None:
         """What the reward network must be asked for this action; None where it need not be asked.
@@ -135,9 +135,9 @@ class MaskRefineEnv(gym.Env[Observation, int]):
         A batched caller collects the questions of many environments, has them scored in one call and hands each its score with
         :meth:`supply` before it steps.
         """
-        if int(action) == STOP or self.answered.scorer is None:
+        if int(action) == STOP or self.prompt_bank.scorer is None:
             return None
-        return self.answered.query(self.pair, self.sample.image, self.outcomes[int(action)])
+        return self.prompt_bank.query(self.pair, self.sample.image, self.outcomes[int(action)])
 
     def supply(self, score: float) -> None:
         """Hand over the answer to the question that :meth:`plan` described."""
@@ -159,11 +159,11 @@ class MaskRefineEnv(gym.Env[Observation, int]):
 
     def _info(self) -> dict[str, Any]:
         info = {
-            "category": self.answered.dataset.categories[self.pair[1]],
+            "category": self.prompt_bank.dataset.categories[self.pair[1]],
             "dice": self._dice,
             "operations": list(self.applied),
         }
-        if self.answered.scorer is not None:
+        if self.prompt_bank.scorer is not None:
             info["reward_net_score"] = self._score
         return info
 

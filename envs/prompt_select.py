@@ -7,13 +7,13 @@ from typing import Any
 import cv2
 import gymnasium as gym
 import numpy as np
-from alignsam_sb3.envs.answered import answer_by_name
 from alignsam_sb3.envs.spaces import CompactBox
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, triptych
+from alignsam_sb3.prompting.bank import open_prompt_bank
 from alignsam_sb3.semantics import load_clip
 
 OBSERVATIONS = ("statistics", "rich", "clip")
@@ -67,7 +67,7 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
     :param segmenter: of ``clip_sam``
     :param clip: of ``clip_sam``, and of the observation ``"clip"``
     :param prompts: candidates with ``{}`` for the category, or a file with one a line; by default eleven for any concept
-    :param reward: ``"network"``: the reward network's score of the chosen mask; ``"dice"``: its Dice
+    :param reward: ``"dice"``: Dice of the chosen mask; ``"network"``: the reward network's score of it
     :param reward_network: a folder that ``python -m alignsam_sb3.rewards.network fit`` wrote
     :param images_per_episode: images after one another
     :param observation: ``"statistics"``, ``"rich"`` or ``"clip"``
@@ -85,7 +85,7 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         segmenter: str = "tiny",
         clip: str = "tiny",
         prompts: Sequence[str] | str | None = None,
-        reward: str = "network",
+        reward: str = "dice",
         reward_network: str | None = None,
         images_per_episode: int = 10,
         observation: str = "statistics",
@@ -98,14 +98,14 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         if images_per_episode < 1:
             raise ValueError(f"images_per_episode must be at least 1, got {images_per_episode}")
         self.render_mode, self.images_per_episode = render_mode, images_per_episode
-        self.answered, settings = answer_by_name(
+        self.prompt_bank, config = open_prompt_bank(
             *("PromptSelect-v0", "dice", dataset, split, dataset_kwargs, text_segmenter, segmenter, clip, prompts),
             *(reward, reward_network, device, trust_remote_code),
         )
-        self.settings = {**settings, "images_per_episode": images_per_episode, "observation": observation}
+        self.config = {**config, "images_per_episode": images_per_episode, "observation": observation}
         self._reward, self._rich = reward, observation in ("rich", "clip")
         self._clip = load_clip(clip, device) if observation == "clip" else None
-        count = len(self.answered.prompts)
+        count = len(self.prompt_bank.prompts)
         size = N_STATISTICS + N_GRADIENTS + 1 + (N_PER_PROMPT * count if self._rich else 0)
         size += 0 if self._clip is None else len(self._clip.text_features([""])[0])
         self.observation_space = CompactBox(-np.inf, np.inf, (size,), np.float32)  # type: ignore[assignment]
@@ -118,15 +118,15 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
     def look_up(self, pair: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
         """What is seen of a pair of image and category, and the scores (P,) and Dice (P,) of all answers; computed once."""
         if pair not in self._known:
-            sample = self.answered.dataset[pair[0]]
-            answers = [self.answered.probability(pair, k) for k in range(len(self.answered.prompts))]
+            sample = self.prompt_bank.dataset[pair[0]]
+            answers = [self.prompt_bank.probability(pair, k) for k in range(len(self.prompt_bank.prompts))]
             seen = image_statistics(sample.image)
             if self._rich:
                 seen = np.concatenate([seen, answer_statistics(answers)])
             if self._clip is not None:
                 seen = np.concatenate([seen, self._clip.image_features([sample.image])[0, 0].cpu().numpy()])
-            dice = np.array([self.answered.dice(pair, sample, p) for p in answers])
-            self._known[pair] = (seen, self.answered.scores(pair, sample.image, answers), dice)
+            dice = np.array([self.prompt_bank.dice(pair, sample, p) for p in answers])
+            self._known[pair] = (seen, self.prompt_bank.scores(pair, sample.image, answers), dice)
         return self._known[pair]
 
     def reset(
@@ -134,7 +134,7 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Start an episode; ``options={"pairs": [(image index, category id), ...]}`` chooses its images."""
         super().reset(seed=seed)
-        pairs = self.answered.pairs
+        pairs = self.prompt_bank.pairs
         drawn = self.np_random.choice(len(pairs), self.images_per_episode, replace=len(pairs) < self.images_per_episode)
         self._queue = list((options or {}).get("pairs") or [pairs[k] for k in drawn])
         self._results = []
@@ -160,11 +160,11 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         terminated = len(self._results) == len(self._queue)
         mean_score, mean_dice = np.mean(self._results, axis=0).tolist()
         info = {
-            "prompt": self.answered.prompts[self._chosen].replace("{}", self.answered.dataset.categories[pair[1]]),
-            "category": self.answered.dataset.categories[pair[1]],
+            "prompt": self.prompt_bank.prompts[self._chosen].replace("{}", self.prompt_bank.dataset.categories[pair[1]]),
+            "category": self.prompt_bank.dataset.categories[pair[1]],
             "dice": mean_dice,  # of the episode so far
         }
-        if self.answered.scorer is not None:
+        if self.prompt_bank.scorer is not None:
             info["reward_net_score"] = mean_score
         return self._observe(), score if self._reward == "network" else truth, terminated, False, info
 
@@ -173,6 +173,6 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
         if self.render_mode is None:
             return None
         pair = self._queue[max(len(self._results) - 1, 0)]
-        sample = self.answered.dataset[pair[0]]
-        mask = self.answered.probability(pair, self._chosen) > 0.5
+        sample = self.prompt_bank.dataset[pair[0]]
+        mask = self.prompt_bank.probability(pair, self._chosen) > 0.5
         return triptych(sample.image, sample.target(pair[1]), mask, ())

@@ -11,7 +11,8 @@ from alignsam_sb3.envs.scenes import Scenes, judging_side
 from alignsam_sb3.envs.spaces import picture_side
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError, load_dataset
+from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, load_dataset
+from alignsam_sb3.datasets.seen import Hashes, image_hash
 from alignsam_sb3.device_bank import DeviceBank
 from alignsam_sb3.features import FeatureBank, SegmenterSource, open_bank
 from alignsam_sb3.frame import CellGrid
@@ -41,10 +42,11 @@ class Shared:
     texts: tuple[str, ...] = ()
     place: str = "auto"
     unreadable: set[int] = field(default_factory=set)
+    _hashes: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frame, (_, *grid) = self.segmenter.frame, self.segmenter.embedding_shape
-        self.sample = lru_cache(maxsize=_SAMPLES)(self.dataset.__getitem__)
+        self.sample = lru_cache(maxsize=_SAMPLES)(self._read)
         self.scenes = lru_cache(maxsize=4)(self._scenes)
         self.device_bank = DeviceBank(
             self.bank,
@@ -61,6 +63,17 @@ class Shared:
         """Images and targets for a click grid of so many cells along each axis."""
         side = judging_side(4 * self.segmenter.embedding_shape[1])
         return Scenes(self.sample, CellGrid(self.segmenter.frame, patches), side)
+
+    @property
+    def drawn(self) -> Hashes:
+        """Hashes of the images that any episode has shown so far."""
+        return np.array(sorted(self._hashes.values()), np.uint64)
+
+    def _read(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        if index not in self._hashes:
+            self._hashes[index] = image_hash(sample.image)
+        return sample
 
     @property
     def labelled(self) -> bool:
@@ -114,7 +127,7 @@ def share(
     prompts: Mapping[str, str] | None = None,
     place: str = "auto",
 ) -> Shared:
-    """Open the banks, which describe an image when it is first drawn, and leave out the images that are known to be unreadable.
+    """Open the banks, which describe an image when it is first drawn, and leave out what is known to be unreadable.
 
     :param clip: the language prior, if there is to be one
     :param prompts: what to ask the prior for a category, where its name does not say it
@@ -135,7 +148,8 @@ def share(
     kept = tuple(images[usable[images]] for images in dataset.images_by_category)
     for name, images, before in zip(dataset.categories, kept, dataset.images_by_category, strict=True):
         if len(before) and not len(images):
-            raise UnreadableImageError(f"category {name!r}: none of its images can be read; see {bank.folder / 'skipped.json'}")
+            said = bank.folder / "skipped.json"
+            raise UnreadableImageError(f"category {name!r}: none of its images can be read; {said} says why")
     return Shared(dataset, segmenter, bank, kept, language, texts, place)
 
 

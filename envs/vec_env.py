@@ -204,7 +204,7 @@ class MaskRefineVecEnv(DummyVecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         queries = [core.plan(int(action)) for core, action in zip(self._cores, self.actions, strict=True)]
         asked = [(core, query) for core, query in zip(self._cores, queries, strict=True) if query is not None]
-        scorer = self._cores[0].answered.scorer
+        scorer = self._cores[0].prompt_bank.scorer
         if asked and scorer is not None:
             scores = scorer.score([query for _, query in asked])
             for (core, _), score in zip(asked, scores, strict=True):

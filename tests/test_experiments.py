@@ -5,7 +5,7 @@ import pytest
 
 from alignsam_sb3 import experiments as ex
 from alignsam_sb3.policies import load_policy
-from alignsam_sb3.refinement import OPERATIONS
+from alignsam_sb3.prompting.refinement import OPERATIONS
 
 TASK = {"dataset_kwargs": {"n_images": 5}, "prompts": ["object", "crescent", "ring"], "device": "cpu"}
 
@@ -28,15 +28,15 @@ def test_a_selector_runs_saves_loads_and_repeats(tmp_path):
 
 def test_a_refiner_runs_and_its_masks_are_judged(envs):
     model, env = ex.train_refiner(TASK, 32, 2, seed=0)
-    prompts = np.array([0, 1, 2, 0, 1])[: len(env.answered.pairs)]
+    prompts = np.array([0, 1, 2, 0, 1])[: len(env.prompt_bank.pairs)]
     maps = ex.refine(model, env, prompts)
-    found = ex.judge(env.answered, maps)
+    found = ex.judge(env.prompt_bank, maps)
     assert set(found) == {"dice", "recall", "precision", "iou"}
     assert all(len(v) == len(maps) for v in found.values())
 
 
 def test_search_is_never_worse_than_nothing_where_it_searched(envs):
-    answered = envs[0].answered
+    answered = envs[0].prompt_bank
     maps = ex.answers_to(answered, np.zeros(len(answered.pairs), int))
     one, two = ex.search_operations(answered, maps)
     nothing, single, double = (ex.dice_after(answered, maps, names) for names in ((), one, two))
@@ -48,5 +48,5 @@ def test_the_oracle_is_never_worse_than_what_it_begins_with(envs):
     select, refine = envs
     _, dice = ex.look_up_all(select)
     prompts = dice.argmax(1)
-    greedy = ex.judge(refine.answered, ex.greedy_refinement(refine, prompts, ex.true_dice))["dice"]
+    greedy = ex.judge(refine.prompt_bank, ex.greedy_refinement(refine, prompts, ex.true_dice))["dice"]
     assert (greedy >= dice.max(1) - 1e-9).all()

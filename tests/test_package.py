@@ -11,8 +11,10 @@ import alignsam_sb3
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = (
-    "import alignsam_sb3.envs, gymnasium; from alignsam_sb3.envs.grid import ClickGrid; print(gymnasium.spec('SamSeg-v0').id)"
+    "import alignsam_sb3.envs, gymnasium; from alignsam_sb3.envs.actions import ClickActions; print(gymnasium.spec('SamSeg-v0').id)"
 )
+ALSO = {"Makefile", "pyproject.toml", ".ci", ".gitignore", "LICENSE", "docs", "examples"}
+ALSO |= {"CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}
 
 
 def test_the_top_level_is_as_agreed():
@@ -20,7 +22,7 @@ def test_the_top_level_is_as_agreed():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     names = {path.split("/")[0] for path in tracked}
     assert expected <= names
-    assert names - expected <= {"Makefile", "pyproject.toml", ".ci", ".gitignore", "LICENSE", "docs"}
+    assert names - expected <= ALSO
 
 
 def test_an_uninstalled_checkout_finds_envs():
@@ -56,6 +58,7 @@ def test_the_wheel_holds_envs_and_assets_and_works_in_the_checkouts_root(tmp_pat
     assert "alignsam_sb3/envs/sam_seg.py" in names
     assert "alignsam_sb3/assets/tiny_sam.safetensors" in names
     assert "alignsam_sb3/py.typed" in names
+    assert "alignsam_sb3/hyperparams/ppo_mask.yml" in names
     assert not [n for n in names if n.startswith(("envs/", "tests/", "scripts/"))]
     for folder in (tmp_path, ROOT):
         done = subprocess.run(

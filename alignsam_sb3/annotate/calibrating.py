@@ -41,8 +41,9 @@ def judge_dataset(predict: Predicts, dataset: SegmentationDataset, progress: boo
         photos: list[Picture] = [sample.image for sample in samples]
         for sample, annotations in zip(samples, predict.batch(photos, shared) if photos else [], strict=True):
             for annotation in annotations:
-                truth = sample.target(dataset.categories.index(annotation.category))
-                judged.append(as_judged(replace(annotation, image_id=sample.image_id), truth, sample.valid))
+                category = dataset.categories.index(annotation.category)
+                named = replace(annotation, image_id=sample.image_id)
+                judged.append(as_judged(named, sample.target(category), sample.valid_for(category)))
     return judged
 
 

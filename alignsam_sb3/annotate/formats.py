@@ -103,7 +103,7 @@ def write_coco(run: Run) -> None:
 
 def write_png(run: Run) -> None:
     """``masks/CATEGORY/IMAGE.png``: 0 and 255, one for each category of each image, black where it is not there."""
-    with _whole_folder(run.out / "masks") as part:
+    with whole_folder(run.out / "masks") as part:
         for found in _usable(reviewed(run)):
             for a in found.annotations:
                 a.save_png(part / safe_name(a.category) / f"{found.image}.png")
@@ -112,7 +112,7 @@ def write_png(run: Run) -> None:
 def write_yolo(run: Run) -> None:
     """``yolo/``: ``labels/IMAGE.txt`` with polygons, empty where nothing was found, ``data.yaml``, and ``images`` linked."""
     places = {name: k for k, name in enumerate(run.identity.categories)}
-    with _whole_folder(run.out / "yolo") as part:
+    with whole_folder(run.out / "yolo") as part:
         for found in _usable(reviewed(run)):
             path = (part / "labels" / found.image).with_suffix(".txt")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def _size(run: Run, image: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder that takes the place of an earlier one once it is finished."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

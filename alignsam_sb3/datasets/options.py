@@ -1,5 +1,6 @@
 """Options of data sets as they are written on command lines: one way for all commands."""
 
+import argparse
 import ast
 import json
 from collections.abc import Sequence
@@ -49,3 +50,23 @@ def _literal(text: str) -> Any:  # noqa: ANN401 (whatever was written)
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
+
+
+class _Parsed(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, parse_options([str(value) for value in values or ()]))
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
+
+def add_dataset_kwargs(parser: argparse.ArgumentParser, **more: Any) -> None:  # noqa: ANN401
+    """``--dataset-kwargs NAME=VALUE ...``, the same for every command."""
+    told: dict[str, Any] = {"default": {}, "help": "options of the data set: folds=2 min_area=0.02, or one JSON object", **more}
+    parser.add_argument("--dataset-kwargs", nargs="+", action=_Parsed, metavar="NAME=VALUE", **told)

@@ -9,19 +9,24 @@ the similarity map of the target; the centre click and the oracle look at the tr
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch as th
 
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
+from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation.players import all_players
-from alignsam_sb3.evaluation.protocol import CHUNK, evaluate
+from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_episodes, play
 from alignsam_sb3.evaluation.report import table, versions, write_report, write_targets
 from alignsam_sb3.policies import load_policy, read_recipe
+from alignsam_sb3.policies.archive import PolicyArchive
 from alignsam_sb3.task import Task, merge_options
 
 
@@ -41,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--reward-network", help="score the masks with this one, and say how far from Dice that is; or none")
     out.add_argument("--prompts", type=json.loads, help="phrases for categories, as JSON")
     out.add_argument("--categories", nargs="+", help="names to keep")
-    out.add_argument("--dataset-kwargs", type=json.loads, help="options of the data set, as JSON")
+    add_dataset_kwargs(out)
+    out.add_argument("--allow-seen", action="store_true", help="evaluate on images seen in training, and say how many")
     out.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
     return out
 
@@ -56,7 +62,7 @@ def task_of(args: argparse.Namespace, learned: dict[str, Any]) -> Task:
         raise SystemExit(f"{args.env} is no SamSeg environment: expected one, as SamSeg-v0")
     given = {key: value for key in ("dataset", "segmenter", "clip", "reward_network") if (value := getattr(args, key))}
     given |= {key: None for key in ("clip", "reward_network") if given.get(key) == "none"}
-    options = dict(args.dataset_kwargs or {}) | ({"categories": args.categories} if args.categories else {})
+    options = dict(args.dataset_kwargs) | ({"categories": args.categories} if args.categories else {})
     merged = merge_options({**(spec.kwargs or {}), **learned}, {**given, "dataset_kwargs": options})
     merged["reward"] = "dice_gain"  # nobody is rewarded here
     if str(merged.get("dataset", "")).startswith("images:"):
@@ -68,6 +74,15 @@ def task_of(args: argparse.Namespace, learned: dict[str, Any]) -> Task:
     return Task.from_kwargs(**merged).for_evaluation()
 
 
+def seen_images(batch: ClickBatch, episodes: Sequence[Pair], policy: Path) -> list[str]:
+    """Names of the images in some episodes that a policy was trained on, by their pixels."""
+    known = PolicyArchive(policy).seen
+    if known is None:
+        return []
+    samples = [batch.shared.sample(row) for row in sorted({row for row, _ in episodes})]
+    return [sample.image_id for sample in samples if sample.image in known]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Evaluate, write the report and print the table."""
     args = parser().parse_args(argv)
@@ -76,21 +91,25 @@ def main(argv: list[str] | None = None) -> None:
     venv = SamSegVecEnv.of(task, min(CHUNK, max(args.episodes, 1)))
     batch = venv.batch
     data = batch.shared.dataset.fingerprint
-    if data == recipe["trained_on"]:
+    drawn = draw_episodes(batch.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))
+    seen = seen_images(batch, drawn, args.policy)
+    if (seen or data == recipe["trained_on"]) and not args.allow_seen:
         raise SystemExit(
-            f"{args.policy} was trained on these very images ({data}): an evaluation on them says nothing. "
-            "Name another split, or none, with --dataset"
+            f"{args.policy} was trained on {len(seen) or 'all'} of these {len({i for i, _ in drawn})} images "
+            f"({', '.join(seen[:3]) or data}): an evaluation on them says nothing. Name others with --dataset, "
+            "or pass --allow-seen, and the report will say how many"
         )
     model = load_policy(args.policy, venv, args.trust)
     players = all_players(model, args.seed, batch.shared.language is not None)
     th.manual_seed(args.seed)
-    rows, episodes = evaluate(players, batch, args.episodes, args.seed)
+    rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
     distinct = len(set(episodes))
     described = {
         "distinct_episodes": distinct,
         "env": {**task.to_json(), "split": "eval"},
         "data": data,
         "episodes": args.episodes,
+        "seen_in_training": seen,
         "seed": args.seed,
         "policy": str(args.policy),
         "command": " ".join(sys.orig_argv) if argv is None else argv,
@@ -100,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
     write_report(args.out, rows, episodes, batch, described)
     write_targets(args.out / "targets.png", players["agent"], batch)
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
+    if seen:
+        print(f"{len(seen)} images were seen in training: {', '.join(seen[:10])}")
     print("Means after the last click ± 95 % interval; then Dice after each click")
     print(table(rows))
     print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/ (and targets.png)")

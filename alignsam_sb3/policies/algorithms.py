@@ -23,9 +23,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import write_bytes
 from alignsam_sb3.policies import distributed
-from alignsam_sb3.policies.archive import RECIPE, PolicyArchive
+from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.loading import restore
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
@@ -42,6 +43,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
 
     recipe: dict[str, Any]
     """Plain values in the ``.zip`` that say how to build the policy again, so that it loads without unpickling."""
+
+    _seen_before = SeenImages()
 
     def _setup_model(self) -> None:
         if self.rollout_buffer_class is None and isinstance(self.observation_space, spaces.Dict):
@@ -100,6 +103,14 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             return getattr(self, "recipe", {}).get(key)
         return take(self.env.get_attr(attribute)[0])
 
+    @property
+    def seen(self) -> SeenImages:
+        """The images that the policy was trained on, also in earlier trainings that it went on from."""
+        found = self._seen_before
+        if self.env is not None and self.num_timesteps and self.env.has_attr("shared"):
+            found = found.add(self.env.get_attr("shared")[0].drawn)
+        return found
+
     def save(
         self,
         path: str | Path | io.BufferedIOBase,
@@ -111,6 +122,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         super().save(saved, exclude, include)
         with ZipFile(saved, "a") as archive:
             archive.writestr(RECIPE, json.dumps({**self.recipe, **describe_state(self)}, indent=1))
+            archive.writestr(SEEN, json.dumps(self.seen.to_json()))
         if not isinstance(path, str | Path):
             path.write(saved.getvalue())
             return
@@ -149,7 +161,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe"]
+        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before"]
 
 
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:

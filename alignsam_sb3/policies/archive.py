@@ -16,13 +16,16 @@ from typing import Any, BinaryIO
 import torch as th
 
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
+from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.torch_archives import read_torch_archive
 
 RECIPE = "alignsam.json"
+SEEN = "seen.json"
+"""Hashes of the images that a policy was trained on."""
 _MB = 1 << 20
 _ARCHIVE = Limits(entries=64, entry_bytes=256 * _MB, total_bytes=768 * _MB)
 _TENSORS = Limits(entries=20_000, entry_bytes=256 * _MB, total_bytes=256 * _MB)
-_PICKLE, _JSON = 2 * _MB, 4 * _MB
+_PICKLE, _JSON, _SEEN = 2 * _MB, 4 * _MB, 32 * _MB
 _DEEP, _LONG, _TEXT, _LARGE = 16, 10_000, 10_000, 1e12  # of JSON: levels, items in a level, characters, numbers
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -72,6 +75,17 @@ class PolicyArchive:
         except ValueError as error:
             raise ValueError(f"{self.path} is not a saved policy that can be used: its recipe is wrong: {error}") from error
         return found
+
+    @property
+    def seen(self) -> SeenImages | None:
+        """The images that the policy was trained on; None where the file does not say.
+
+        :raises ValueError: what it says cannot be read
+        """
+        with self._opened() as archive:
+            if SEEN not in archive.namelist():
+                return None
+            return SeenImages.from_json(json.loads(read_entry(archive, SEEN, _SEEN)))
 
     @property
     def data(self) -> dict[str, Any]:

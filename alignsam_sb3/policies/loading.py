@@ -106,6 +106,8 @@ def restore(
     except (TypeError, ValueError, AssertionError, RuntimeError, MemoryError, KeyError) as error:
         raise ValueError(f"the policy in {path} cannot be built ({type(error).__name__}: {error})") from error
     _set_parameters(model, archive, recipe)
+    if archive.seen is not None:
+        model.__dict__["_seen_before"] = archive.seen
     return model
 
 

@@ -1,4 +1,4 @@
-"""The embedded default: a real SAM of under two million parameters, fitted on toy scenes by ``scripts/fit_tiny_sam.py``."""
+"""The embedded default: a real SAM of under two million parameters, fitted by ``scripts/assets/fit_tiny_sam.py``."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,13 +52,13 @@ def load_tiny_sam(path: Path = ASSET) -> Sam:
     :raises ValueError: the file is no tiny SAM
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no tiny SAM at {path}: reinstall the package or fit one with scripts/fit_tiny_sam.py")
+        raise FileNotFoundError(f"no tiny SAM at {path}: reinstall the package or fit one with scripts/assets/fit_tiny_sam.py")
     try:
         values, weights = read_embedded(path)
         sam = build_tiny_sam(TinySamConfig(**values))
         sam.load_state_dict(weights)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a tiny SAM ({type(error).__name__}: {error}): expected what scripts/fit_tiny_sam.py writes"
+            f"{path} is not a tiny SAM ({type(error).__name__}: {error}): expected what scripts/assets/fit_tiny_sam.py writes"
         ) from error
     return sam

@@ -1,4 +1,4 @@
-"""The embedded CLIP: open_clip's own towers, small, fitted on toy scenes by ``scripts/fit_tiny_clip.py``.
+"""The embedded CLIP: open_clip's own towers, small, fitted on toy scenes by ``scripts/assets/fit_tiny_clip.py``.
 
 A vision transformer that starts from pixels learns what a convolution knows at first only from very many images; this one
 has a convolutional stem in the place of its patch embedding (Xiao et al., arXiv 2106.14881): the encoder of the tiny SAM.
@@ -94,7 +94,7 @@ def load_tiny_clip(path: Path = ASSET) -> tuple[CLIP, TinyClipConfig, frozenset[
     :raises ValueError: the file is no tiny CLIP
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no tiny CLIP at {path}: reinstall the package or fit one with scripts/fit_tiny_clip.py")
+        raise FileNotFoundError(f"no tiny CLIP at {path}: reinstall the package (or scripts/assets/fit_tiny_clip.py)")
     try:
         values, state = read_embedded(path)
         config = TinyClipConfig(**values)
@@ -107,6 +107,7 @@ def load_tiny_clip(path: Path = ASSET) -> tuple[CLIP, TinyClipConfig, frozenset[
         clip.load_state_dict(state)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a tiny CLIP ({type(error).__name__}: {error}): expected what scripts/fit_tiny_clip.py writes"
+            f"{path} is not a tiny CLIP ({type(error).__name__}: {error}): "
+            "expected what scripts/assets/fit_tiny_clip.py writes"
         ) from error
     return clip, config, frozenset(ids.tolist())

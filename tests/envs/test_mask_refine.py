@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.refinement import OPERATIONS, describe
+from alignsam_sb3.prompting.refinement import OPERATIONS, describe
 
 TASK = {"dataset_kwargs": {"n_images": 6}, "prompts": ["object", "crescent"], "device": "cpu"}
 
@@ -29,7 +29,7 @@ def test_it_is_an_environment(env):
 
 
 def test_gains_add_up_to_the_final_dice_and_stop_ends(env):
-    pair = env.answered.pairs[0]
+    pair = env.prompt_bank.pairs[0]
     _, info = env.reset(options={"pair": pair, "prompt": 1})
     start, total = info["dice"], 0.0
     for k in np.flatnonzero(env.action_masks())[:3]:
@@ -37,7 +37,7 @@ def test_gains_add_up_to_the_final_dice_and_stop_ends(env):
         total += reward
     assert not over
     assert start + total == pytest.approx(info["dice"])
-    sample = env.answered.dataset[pair[0]]
+    sample = env.prompt_bank.dataset[pair[0]]
     assert info["dice"] == pytest.approx(metrics.dice(env.probability > 0.5, sample.target(pair[1])))
     _, reward, over, _, _ = env.step(STOP)
     assert over
@@ -128,7 +128,7 @@ def test_operations_do_not_change_what_they_are_given():
 
 
 def test_a_policy_remembers_its_task(env):
-    again = gym.make("MaskRefine-v0", **env.settings, device="cpu").unwrapped
-    assert again.settings == env.settings
-    assert json.loads(json.dumps(env.settings)) == env.settings
-    assert again.answered is env.answered
+    again = gym.make("MaskRefine-v0", **env.config, device="cpu").unwrapped
+    assert again.config == env.config
+    assert json.loads(json.dumps(env.config)) == env.config
+    assert again.prompt_bank is env.prompt_bank

@@ -5,9 +5,10 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
-from alignsam_sb3.envs.answered import PROMPTS, read_prompts
 from alignsam_sb3.envs.prompt_select import answer_statistics, image_statistics
 from gymnasium.utils.env_checker import check_env
+
+from alignsam_sb3.prompting.bank import PROMPTS, read_prompts
 
 TASK = {
     "dataset_kwargs": {"n_images": 6},
@@ -30,14 +31,14 @@ def test_it_is_an_environment(env):
 
 
 def test_rewards_are_the_answers_dice_and_progress_is_seen(env):
-    pairs = list(env.answered.pairs[:4])
+    pairs = list(env.prompt_bank.pairs[:4])
     observation, _ = env.reset(options={"pairs": pairs})
     for k, pair in enumerate(pairs):
         assert observation[20] == pytest.approx(k / 4)
-        sample = env.answered.dataset[pair[0]]
+        sample = env.prompt_bank.dataset[pair[0]]
         assert (observation[:20] == image_statistics(sample.image)).all()
         observation, reward, terminated, _, info = env.step(k % 3)
-        assert reward == pytest.approx(env.answered.dice(pair, sample, env.answered.probability(pair, k % 3)))
+        assert reward == pytest.approx(env.prompt_bank.dice(pair, sample, env.prompt_bank.probability(pair, k % 3)))
         assert info["prompt"] == TASK["prompts"][k % 3]
         assert terminated == (k == 3)
 
@@ -52,16 +53,16 @@ def test_a_seed_repeats_its_images(env):
 
 def test_truth_is_not_seen(env, monkeypatch):
     rich = gym.make("PromptSelect-v0", **TASK, observation="rich").unwrapped
-    pair = rich.answered.pairs[0]
+    pair = rich.prompt_bank.pairs[0]
     before, _ = rich.reset(options={"pairs": [pair]})
     rich._known.clear()
-    real = type(rich.answered.dataset).__getitem__
+    real = type(rich.prompt_bank.dataset).__getitem__
 
     def lied(self, index):
         sample = real(self, index)
         return type(sample)(sample.image_id, sample.image, ~sample.masks, sample.category_ids)
 
-    monkeypatch.setattr(type(rich.answered.dataset), "__getitem__", lied)
+    monkeypatch.setattr(type(rich.prompt_bank.dataset), "__getitem__", lied)
     after, _ = rich.reset(options={"pairs": [pair]})
     assert (before == after).all()
     assert len(before) == 21 + 9
@@ -72,9 +73,9 @@ def test_clips_feature_of_the_image_can_be_seen():
 
     seeing = gym.make("PromptSelect-v0", **TASK, observation="clip").unwrapped
     check_env(seeing, skip_render_check=True)
-    pair = seeing.answered.pairs[0]
+    pair = seeing.prompt_bank.pairs[0]
     observation, _ = seeing.reset(options={"pairs": [pair]})
-    feature = load_clip("tiny", "cpu").image_features([seeing.answered.dataset[pair[0]].image])[0, 0].numpy()
+    feature = load_clip("tiny", "cpu").image_features([seeing.prompt_bank.dataset[pair[0]].image])[0, 0].numpy()
     assert np.allclose(observation[-len(feature) :], feature, atol=1e-5)
     assert len(observation) == 21 + 9 + len(feature)
 
@@ -117,7 +118,7 @@ def test_the_pictures_are_drawn(env):
 
 
 def test_a_policy_remembers_its_task(env):
-    again = gym.make("PromptSelect-v0", **env.settings, device="cpu").unwrapped
-    assert again.settings == env.settings
-    assert json.loads(json.dumps(env.settings)) == env.settings
-    assert again.answered is env.answered
+    again = gym.make("PromptSelect-v0", **env.config, device="cpu").unwrapped
+    assert again.config == env.config
+    assert json.loads(json.dumps(env.config)) == env.config
+    assert again.prompt_bank is env.prompt_bank

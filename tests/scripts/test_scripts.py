@@ -92,11 +92,11 @@ def test_optimize_samples_ours_and_leaves_no_run_folder(tmp_path):
         "--study-name", "s", "--storage", journal, "-params", "n_envs:2", WARM,
     )  # fmt: skip
     assert "Number of finished trials:  2" in said
-    shown = run("scripts/show_study.py", journal, "--study-name", "s", "--out", tmp_path / "study.png")
+    shown = run("scripts/studies/show_study.py", journal, "--study-name", "s", "--out", tmp_path / "study.png")
     assert "2 trials: 2 complete" in shown
     assert {"n_steps", "gamma", "learning_rate"} <= set(yaml.safe_load(shown.split("\n\n")[1]))
     assert (tmp_path / "study.png").stat().st_size > 10_000
-    assert "it holds s" in run("scripts/show_study.py", journal, "--study-name", "t", fails=True)
+    assert "it holds s" in run("scripts/studies/show_study.py", journal, "--study-name", "t", fails=True)
     assert "n_steps_pow" in said
     assert not [p for p in (tmp_path / "ppo_mask").iterdir() if p.is_dir() and p.name.startswith("SamSeg")]
 
@@ -162,11 +162,11 @@ def test_every_entry_of_the_hyperparameters_is_an_environment(tmp_path):
 
 def test_tiny_clip_fits_resumes_and_is_measured(tmp_path):
     few = ["--steps", "3", "--scenes", "8", "--batch", "2", "--statements", "4", "--save-every", "2", "--out", tmp_path]
-    run("scripts/fit_tiny_clip.py", *few)
+    run("scripts/assets/fit_tiny_clip.py", *few)
     assert json.loads((tmp_path / "fit.json").read_text())["args"]["steps"] == "3"
-    assert "going on from step 3" in run("scripts/fit_tiny_clip.py", *few)
-    assert "was begun with" in run("scripts/fit_tiny_clip.py", *few, "--seed", "1", fails=True)
-    said = run("scripts/measure_clip.py", "--clip", f"tiny:{tmp_path / 'tiny_clip.safetensors'}", "--scenes", "12")
+    assert "going on from step 3" in run("scripts/assets/fit_tiny_clip.py", *few)
+    assert "was begun with" in run("scripts/assets/fit_tiny_clip.py", *few, "--seed", "1", fails=True)
+    said = run("scripts/assets/measure_clip.py", "--clip", f"tiny:{tmp_path / 'tiny_clip.safetensors'}", "--scenes", "12")
     assert 0 <= json.JSONDecoder().raw_decode(said[said.index("{\n") :])[0]["presence_map"] <= 1
 
 
@@ -175,7 +175,7 @@ def test_seeds_are_summarised(tmp_path):
         rows = {"oracle": {"dice": [1.0], "iou": [1.0]}, "agent": {"dice": [dice], "iou": [dice]}}
         rows["CLIP points"] = {"dice": [0.7], "iou": [0.7]}
         (tmp_path / f"{seed}.json").write_text(json.dumps({"rows": rows, "seed": seed, "episodes": 5, "env": {}}))
-    said = run("scripts/summarise.py", tmp_path / "0.json", tmp_path / "1.json")
+    said = run("scripts/studies/summarise.py", tmp_path / "0.json", tmp_path / "1.json")
     assert "| agent | 0.850 ± 0.635 |" in said  # t(1, 0.975) = 12.71
     assert "agent minus CLIP points, Dice after the last click: +0.150 ± 0.635" in said
 
@@ -230,7 +230,7 @@ def vessel_network(tmp_path_factory):
 def test_prompts_are_chosen_and_everything_is_written(tmp_path, vessel_network):
     (tmp_path / "prompts.txt").write_text("object\ncrescent\nred object\n")
     said = run(
-        "scripts/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt", "--reward-network", vessel_network,
+        "scripts/studies/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt", "--reward-network", vessel_network,
         "--out", tmp_path,
     )  # fmt: skip
     assert "| agent |" in said
@@ -279,7 +279,7 @@ def test_a_network_rewards_and_learns_from_what_its_policy_finds(tmp_path):
     said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "4",
                "--reward-network", "tiny", "--out", tmp_path / "evaluation")  # fmt: skip
     assert "| score |" in said
-    run("scripts/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "6", "--out", tmp_path)
+    run("scripts/studies/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "6", "--out", tmp_path)
     few = ["--images", "24", "--steps", "2", "--batch", "8"]
     fit = ["-m", "alignsam_sb3.rewards.network", "fit", "--dataset", "toy:saliency", *few, "--init", "tiny"]
     fit += ["--adversarial", tmp_path, "--out", tmp_path / "again"]
@@ -292,7 +292,7 @@ def test_a_network_rewards_and_learns_from_what_its_policy_finds(tmp_path):
 @pytest.mark.slow
 def test_the_experiments_are_compared(tmp_path, vessel_network):
     command = [
-        "scripts/compare_experiments.py",
+        "scripts/studies/compare_experiments.py",
         "--quick",
         "--seeds",
         "1",
@@ -320,7 +320,7 @@ def test_recalibrated_agents_are_trained_evaluated_and_filmed(tmp_path, env):
     said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--env", env, "--episodes", "2", "--out", tmp_path / "r")
     assert "| agent |" in said
     assert json.loads((tmp_path / "r" / "results.json").read_text())["NoC"]["oracle"]["cap"] == 3
-    run("scripts/filmstrips.py", "--policy", policy, "--env", env, "--episodes", "3", "--out", tmp_path / "strips.png")
+    run("scripts/studies/filmstrips.py", "--policy", policy, "--env", env, "--episodes", "3", "--out", tmp_path / "strips.png")
     assert Image.open(tmp_path / "strips.png").width == 4 * 192  # the truth and three clicks
 
 
@@ -341,7 +341,7 @@ def test_ablation_tables_say_what_the_seeds_say(tmp_path):
         for task in ("blur", "saliency"):
             (tmp_path / f"{task}-{seed}.json").write_text(json.dumps(made_up_seed(task, seed, full)))
     (tmp_path / "glass-0.json").write_text(json.dumps({"identity": {}, "rows": {"full": {}}, "training": {}}))  # unfinished
-    said = run("scripts/ablation.py", "--report", "--out", tmp_path)
+    said = run("scripts/studies/ablation.py", "--report", "--out", tmp_path)
     assert "Finished seeds: blur 3, saliency 3." in said
     half = 4.3027 * 0.02 / 3**0.5
     assert f"| random positions | **+0.320 ± {half:.3f}** | **+0.320 ± {half:.3f}** | +0.320 [+0.3" in said
@@ -351,10 +351,10 @@ def test_ablation_tables_say_what_the_seeds_say(tmp_path):
     other = made_up_seed("blur", 3, 0.7)
     other["identity"]["budget"] = 2
     (tmp_path / "blur-3.json").write_text(json.dumps(other))
-    assert "different budgets" in run("scripts/ablation.py", "--report", "--out", tmp_path, fails=True)
+    assert "different budgets" in run("scripts/studies/ablation.py", "--report", "--out", tmp_path, fails=True)
 
 
 @pytest.mark.slow
 def test_an_ablation_is_run(tmp_path):
-    said = run("scripts/ablation.py", "--quick", "--tasks", "saliency", "--seeds", "0", "--out", tmp_path)
+    said = run("scripts/studies/ablation.py", "--quick", "--tasks", "saliency", "--seeds", "0", "--out", tmp_path)
     assert "Finished seeds: saliency 1." in said

@@ -34,7 +34,7 @@ def test_the_asset_is_small_and_says_where_it_comes_from():
 def test_the_fit_runs_and_resumes(tmp_path):
     command = [
         sys.executable,
-        "scripts/fit_tiny_sam.py",
+        "scripts/assets/fit_tiny_sam.py",
         "--scenes",
         "16",
         "--batch",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, indices_by_category
+from alignsam_sb3.datasets.toy.areas import known_categories
 from alignsam_sb3.datasets.toy.drawing import Scene
 from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.datasets.toy.phenomena import PHENOMENA
@@ -107,8 +108,10 @@ class ToyScenes:
 
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
-        bar = tqdm(range(len(self)), desc="drawing scenes", disable=len(self) < 500, leave=False)
-        shown = [{category for _, category in self.targets(i)} for i in bar]
+        shown = known_categories(self.task, self.split, len(self), self.seed, self.size, self.min_area)
+        if shown is None:
+            bar = tqdm(range(len(self)), desc="drawing scenes", disable=len(self) < 500, leave=False)
+            shown = [{category for _, category in self.targets(i)} for i in bar]
         found = indices_by_category(shown, range(len(self.categories)))
         empty = [name for name, images in zip(self.categories, found, strict=True) if not len(images)]
         if empty:

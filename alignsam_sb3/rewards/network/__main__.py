@@ -9,16 +9,20 @@ Interrupt a fit at any time: the same command goes on from the last checkpoint i
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch as th
 
 from alignsam_sb3.datasets import SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.images import file_stamp
+from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.datasets.seen import SeenImages, image_hash
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.files import write_json
 from alignsam_sb3.frame import Frame
@@ -30,6 +34,7 @@ from alignsam_sb3.rewards.network.scorer import RewardScorer, load_scorer
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 
+SEEN = "seen.json"
 SIZES = {"quick": {"images": 300, "steps": 600}, "full": {"images": 2000, "steps": 5000}}
 
 
@@ -94,6 +99,8 @@ def fit(args: argparse.Namespace) -> None:
     fitting = Fit(network, examples, options, args.out, _origin(args, key))
     fitting.run()
     plot_history(fitting.history, args.out / "curves.png")
+    learned = SeenImages(image_hash(dataset[int(i)].image) for i in np.unique(corpus.images))
+    write_json(args.out / SEEN, (learned.add(_seen_by(args.init).hashes) if args.init else learned).to_json())
     described = {key: str(value) for key, value in vars(args).items() if key != "command"}
     best = min(fitting.history, key=lambda entry: entry["mae"])
     write_json(
@@ -102,7 +109,8 @@ def fit(args: argparse.Namespace) -> None:
     )
     print(f"best on held-out images: MAE {best['mae']:.3f}, Spearman {best['spearman']:.3f} at step {best['step']:.0f}")
     print(f"wrote {args.out}: reward_network.safetensors, fit.json, curves.png; now measure it on other images:")
-    print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}")
+    options = f" --dataset-kwargs {shlex.quote(json.dumps(args.dataset_kwargs))}" if args.dataset_kwargs else ""
+    print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}{options}")
 
 
 def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
@@ -155,7 +163,7 @@ def _found(folders: list[Path], dataset: SegmentationDataset, key: str) -> Corpu
         if found is None:
             raise FileNotFoundError(
                 f"no masks found by a policy on {dataset.fingerprint} in {folder}: collect them with "
-                "`python scripts/collect_masks.py --policy X.zip --out DIR`"
+                "`python scripts/studies/collect_masks.py --policy X.zip --out DIR`"
             )
         joined = found if joined is None else joined.join(found)
     return joined
@@ -170,6 +178,7 @@ def measure_command(args: argparse.Namespace) -> None:
     material.check(scorer)
     dataset, bank = material.dataset, material.bank
     corpus = _collect(material, args.images or len(dataset), args.seed, config.frame)
+    _refuse_seen(_seen_by(args.network), dataset, corpus, args.allow_seen)
     places = [config.categories.index(c) for c in dataset.categories]
     found = measure(scorer, Examples(corpus, bank, places, config.frame, language=material.language), args.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -178,6 +187,25 @@ def measure_command(args: argparse.Namespace) -> None:
     print(f"{found['pairs']} pairs of image and category of {dataset.fingerprint}, {found['masks_each']} masks each")
     print(table(found))
     print(f"wrote {out}: measured.json, calibration.png")
+
+
+def _seen_by(network: str | Path) -> SeenImages:
+    """The images that a network was fitted on, as far as its folder says."""
+    path = (Path(network) if Path(network).is_dir() else Path(network).parent) / SEEN
+    return SeenImages.from_json(json.loads(path.read_text())) if path.is_file() else SeenImages()
+
+
+def _refuse_seen(seen: SeenImages, dataset: SegmentationDataset, corpus: Corpus, allowed: bool) -> None:
+    """Refuse to measure a network on what it was fitted on."""
+    rows = np.unique(corpus.images)
+    found = [int(i) for i in rows if len(seen) and dataset[int(i)].image in seen]
+    if found and not allowed:
+        raise ValueError(
+            f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): measure "
+            "it on others, with the same --dataset-kwargs as in the fit, or pass --allow-seen"
+        )
+    if found:
+        print(f"{len(found)} of {len(rows)} images were seen in the fit")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -208,10 +236,11 @@ def main(argv: list[str] | None = None) -> None:
     measurer.add_argument("--network", default="tiny", help="a folder that fit wrote, tiny or tiny_named")
     measurer.add_argument("--out", type=Path, help="by default the network's folder")
     measurer.add_argument("--split", default="eval")
+    measurer.add_argument("--allow-seen", action="store_true", help="measure on images of the fit, and say how many")
     measurer.set_defaults(run=measure_command)
     for command in (fitter, measurer):
         command.add_argument("--dataset", required=True, help="spec string")
-        command.add_argument("--dataset-kwargs", type=json.loads, default={}, help="options of the data set, as JSON")
+        add_dataset_kwargs(command)
         command.add_argument("--segmenter", default="tiny" if command is fitter else None, help="spec string")
         command.add_argument("--images", type=int, help="pairs of image and category, at most")
         command.add_argument("--seed", type=int, default=0)

@@ -25,7 +25,7 @@ from alignsam_sb3.session import ClickSessions
 
 CORPUS_VERSION = 3
 FOUND = "found.npz"
-"""File of masks that a policy found, as ``scripts/collect_masks.py`` writes it."""
+"""File of masks that a policy found, as ``scripts/studies/collect_masks.py`` writes it."""
 CLICKERS = ("oracle", "random", "wrong", "mixed")
 TURNS = 3
 _ROWS = 16  # images whose prompts are decoded in one call

@@ -1,8 +1,9 @@
-"""Train an agent that chooses prompts for a text segmenter by the reward network's score; compare it with simple choices.
+r"""Train an agent that chooses prompts for a text segmenter by the reward network's score; compare it with simple choices.
 
-python scripts/prompt_select.py --quick --dataset toy:vessels --reward-network runs/reward --out runs/prompts
-python scripts/prompt_select.py --full --dataset polygons:/data/vessels --reward-network runs/reward --segmenter vit_b
-python scripts/prompt_select.py --full --dataset polygons:/data/v --reward dice --text-segmenter sa2va --trust-remote-code
+python scripts/studies/prompt_select.py --quick --dataset toy:vessels --reward-network runs/reward --out runs/prompts
+python scripts/studies/prompt_select.py --full --dataset polygons:/data/vessels --reward-network runs/reward --segmenter vit_b
+python scripts/studies/prompt_select.py --full --dataset polygons:/data/v --reward dice --text-segmenter sa2va \
+    --trust-remote-code
 
 ``--out`` gets ``final_model.zip``, ``checkpoints/*_1000_steps.zip``, ``logs/PPO_1`` and ``training_info.json``. The text
 segmenter is asked once for each image and prompt; that can be interrupted, and goes on where it stopped.
@@ -66,7 +67,7 @@ def compare(args: argparse.Namespace, model: SamPPO, training: PromptSelectEnv, 
     single = int(known.argmax())
     choices = {
         "agent": choose(model, held_out),
-        f"best single prompt on the training images ({training.answered.prompts[single]})": np.full(len(dice), single),
+        f"best single prompt on the training images ({training.prompt_bank.prompts[single]})": np.full(len(dice), single),
         "first prompt": np.zeros(len(dice), int),
         "random": np.random.default_rng(args.seed).integers(dice.shape[1], size=len(dice)),
         "oracle (sees the truth)": dice.argmax(1),
@@ -91,13 +92,17 @@ def main() -> None:
         **{key: str(value) for key, value in vars(args).items()},
         **size,
         "seconds": round(time.time() - began),
-        "candidates": list(training.answered.prompts),
-        "train": training.answered.dataset.fingerprint,
-        "evaluation": {"data": held_out.answered.dataset.fingerprint, "pairs": len(held_out.answered.pairs), "rows": rows},
+        "candidates": list(training.prompt_bank.prompts),
+        "train": training.prompt_bank.dataset.fingerprint,
+        "evaluation": {
+            "data": held_out.prompt_bank.dataset.fingerprint,
+            "pairs": len(held_out.prompt_bank.pairs),
+            "rows": rows,
+        },
     }
     write_json(args.out / "training_info.json", told)
     columns = list(next(iter(rows.values())))
-    print(f"| {len(held_out.answered.pairs)} images never trained on | " + " | ".join(columns) + " |")
+    print(f"| {len(held_out.prompt_bank.pairs)} images never trained on | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for name, values in rows.items():
         print(f"| {name} | " + " | ".join(f"{values[column]:.3f}" for column in columns) + " |")

@@ -1,7 +1,8 @@
-"""Fit the embedded tiny CLIP on toy scenes with generated captions.
+r"""Fit the embedded tiny CLIP on toy scenes with generated captions.
 
-python scripts/fit_tiny_clip.py --steps 4200 --image-size 128 --seed 0 --out runs/first
-python scripts/fit_tiny_clip.py --steps 2200 --seed 1 --init runs/first/tiny_clip.safetensors --lr 5e-4 --out runs/second
+python scripts/assets/fit_tiny_clip.py --steps 4200 --image-size 128 --seed 0 --out runs/first
+python scripts/assets/fit_tiny_clip.py --steps 2200 --seed 1 --init runs/first/tiny_clip.safetensors --lr 5e-4 \
+    --out runs/second
 
 Each step draws scenes and statements ("two striped discs", "a red star left of a box", "no ring"). Every statement is true
 or false of every scene, which a sigmoid loss teaches the class token (SigLIP, arXiv 2303.15343); the same loss on the tokens
@@ -325,7 +326,8 @@ def main() -> None:
     fit.run()
     described = {k: str(v) for k, v in vars(args).items()}
     write_json(args.out / "fit.json", {"seconds": round(fit.seconds), "args": described})
-    print(f"wrote {args.out / 'tiny_clip.safetensors'} after {fit.seconds:.0f} s; measure it with scripts/measure_clip.py")
+    print(f"wrote {args.out / 'tiny_clip.safetensors'} after {fit.seconds:.0f} s")
+    print("measure it with scripts/assets/measure_clip.py")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fit the embedded tiny SAM on toy scenes with SAM's own recipe, and measure it on scenes never trained on.
 
-python scripts/fit_tiny_sam.py --steps 7000 --seed 0 --out runs/coarse
-python scripts/fit_tiny_sam.py --steps 2500 --seed 1 --init runs/coarse/checkpoint.pt --lr 3e-4 --fine --out runs/fine
+python scripts/assets/fit_tiny_sam.py --steps 7000 --seed 0 --out runs/coarse
+python scripts/assets/fit_tiny_sam.py --steps 2500 --seed 1 --init runs/coarse/checkpoint.pt --lr 3e-4 --fine --out runs/fine
 
 Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
 """
@@ -234,7 +234,8 @@ def main() -> None:
     notes = {"steps": str(args.steps), "seed": str(args.seed), "seconds": f"{fit.seconds:.0f}"}
     save_tiny_sam(sam, config, args.out / "tiny_sam.safetensors", notes)
     write_json(args.out / "fit.json", {**notes, "args": {k: str(v) for k, v in vars(args).items()}})
-    print(f"wrote {args.out / 'tiny_sam.safetensors'} after {fit.seconds:.0f} s; measure it with scripts/measure_segmenter.py")
+    print(f"wrote {args.out / 'tiny_sam.safetensors'} after {fit.seconds:.0f} s")
+    print("measure it with scripts/studies/measure_segmenter.py")
 
 
 if __name__ == "__main__":

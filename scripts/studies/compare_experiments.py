@@ -1,8 +1,9 @@
-"""Three experiments on one data set: choose the prompt, refine the mask, or do both by the reward network alone.
+r"""Three experiments on one data set: choose the prompt, refine the mask, or do both by the reward network alone.
 
-python scripts/compare_experiments.py --quick --reward-network runs/reward --out runs/compare     # toy vessels
-python scripts/compare_experiments.py --full --reward-network runs/reward --out runs/compare
-python scripts/compare_experiments.py --full --dataset polygons:/data/vessels --prompts words.txt --reward-network runs/reward
+python scripts/studies/compare_experiments.py --quick --reward-network runs/reward --out runs/compare     # toy vessels
+python scripts/studies/compare_experiments.py --full --reward-network runs/reward --out runs/compare
+python scripts/studies/compare_experiments.py --full --dataset polygons:/data/vessels --prompts words.txt \
+    --reward-network runs/reward
 
 Experiment one chooses the prompt against ground truth, by exhaustive search (one prompt for all images) and by RL (one for
 each). Experiment two refines masks against ground truth. Experiment three does both by the reward network's score. All rows
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alignsam_sb3.envs.answered import Answered
 from numpy.typing import NDArray
 from summarise import over_seeds
 from tasks import add_task_arguments
@@ -28,6 +28,7 @@ from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.files import write_json
 from alignsam_sb3.policies import SamMaskablePPO
+from alignsam_sb3.prompting.bank import PromptBank
 from alignsam_sb3.rewards.network.scorer import WEIGHTS
 
 TOY_PROMPTS = (
@@ -52,11 +53,11 @@ class Experiment:
 
     def __init__(self, task: dict[str, Any], held_out: dict[str, Any], size: dict[str, int], seed: int) -> None:
         self.task, self.size, self.seed = task, size, seed
-        self.training: Answered = ex.make("PromptSelect-v0", {**task, "reward": "dice"}).answered
+        self.training: PromptBank = ex.make("PromptSelect-v0", {**task, "reward": "dice"}).prompt_bank
         self.select_env = ex.make("PromptSelect-v0", {**held_out, "reward": "dice", "observation": "rich"})
         self.refine_env = ex.make("MaskRefine-v0", held_out)
-        self.answered: Answered = self.select_env.answered
-        self.default = np.zeros(len(self.answered.pairs), np.int64)
+        self.prompt_bank: PromptBank = self.select_env.prompt_bank
+        self.default = np.zeros(len(self.prompt_bank.pairs), np.int64)
         self.refiners: dict[str, SamMaskablePPO] = {}
         self.operations: tuple[tuple[str, ...], ...] = ()
 
@@ -87,7 +88,7 @@ class Experiment:
         if not self.operations:
             known = ex.answers_to(self.training, np.zeros(len(self.training.pairs), np.int64))
             self.operations = ex.search_operations(self.training, known)
-        return [ex.apply(p, self.operations[count - 1]) for p in ex.answers_to(self.answered, self.default)]
+        return [ex.apply(p, self.operations[count - 1]) for p in ex.answers_to(self.prompt_bank, self.default)]
 
     def run(self) -> dict[str, dict[str, float]]:
         """All rows of one seed: mean Dice, recall, precision and IoU, and its seconds beyond what rows before did."""
@@ -96,7 +97,7 @@ class Experiment:
         def add(name: str, make: Callable[[], Maps]) -> None:
             began = time.time()
             maps = make()
-            rows[name] = {m: float(v.mean()) for m, v in ex.judge(self.answered, maps).items()}
+            rows[name] = {m: float(v.mean()) for m, v in ex.judge(self.prompt_bank, maps).items()}
             rows[name]["seconds"] = time.time() - began
             print(f"seed {self.seed}, {name}: Dice {rows[name]['dice']:.3f} ({rows[name]['seconds']:.0f} s)", flush=True)
 
@@ -104,14 +105,14 @@ class Experiment:
 
         def chosen(reward: str) -> Maps:
             prompts[reward] = self.chosen_prompts(reward)
-            return ex.answers_to(self.answered, prompts[reward])
+            return ex.answers_to(self.prompt_bank, prompts[reward])
 
         scores, dice = ex.look_up_all(self.select_env)
         rng = np.random.default_rng(self.seed)
-        any_prompt = rng.integers(len(self.answered.prompts), size=len(self.default))
-        add("untouched: the default prompt", lambda: ex.answers_to(self.answered, self.default))
-        add("a random prompt", lambda: ex.answers_to(self.answered, any_prompt))
-        add("1: best prompt by exhaustive search", lambda: ex.answers_to(self.answered, self.searched_prompt()))
+        any_prompt = rng.integers(len(self.prompt_bank.prompts), size=len(self.default))
+        add("untouched: the default prompt", lambda: ex.answers_to(self.prompt_bank, self.default))
+        add("a random prompt", lambda: ex.answers_to(self.prompt_bank, any_prompt))
+        add("1: best prompt by exhaustive search", lambda: ex.answers_to(self.prompt_bank, self.searched_prompt()))
         add("1: prompt by RL on ground truth", lambda: chosen("dice"))
         add("2: best operation by search", lambda: self.searched_operations(1))
         add("2: best two operations by grid search", lambda: self.searched_operations(2))
@@ -120,10 +121,10 @@ class Experiment:
         add("3: refinement by RL on the reward network", lambda: self.refined("network", self.default))
         add("1 + 2: both by RL on ground truth", lambda: self.refined("dice_gain", prompts["dice"]))
         add("3 + 3: both by RL on the reward network", lambda: self.refined("network", prompts["network"]))
-        add("no RL: the highest score of all prompts", lambda: ex.answers_to(self.answered, scores.argmax(1)))
+        add("no RL: the highest score of all prompts", lambda: ex.answers_to(self.prompt_bank, scores.argmax(1)))
         best = scores.argmax(1)
         add("no RL: and greedy by score", lambda: ex.greedy_refinement(self.refine_env, best, ex.network_score))
-        add("oracle prompt (sees the truth)", lambda: ex.answers_to(self.answered, dice.argmax(1)))
+        add("oracle prompt (sees the truth)", lambda: ex.answers_to(self.prompt_bank, dice.argmax(1)))
         greedy = dice.argmax(1)
         start = self.default
         add("oracle operations (see the truth)", lambda: ex.greedy_refinement(self.refine_env, start, ex.true_dice))

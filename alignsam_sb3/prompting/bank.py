@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3 import metrics
-from alignsam_sb3.answers import AnswerTable, build_table
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.names import nearest
+from alignsam_sb3.prompting.cache import PredictionCache, build_cache
+from alignsam_sb3.prompting.clip_sam import load_text_segmenter
+from alignsam_sb3.prompting.text import TextSegmenter
 from alignsam_sb3.rewards.network import RewardScorer, ScoreQuery, load_scorer
 from alignsam_sb3.segmenters import load_segmenter
-from alignsam_sb3.segmenters.text import TextSegmenter
-from alignsam_sb3.semantics.clip_sam import load_text_segmenter
 
 PROMPTS = (
     *("{}", "the {}", "a photo of the {}", "every {}", "the whole {}", "the largest {}", "the most visible {}"),
@@ -28,7 +28,7 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Answered:
+class PromptBank:
     """A data set with the answers of a text segmenter to prompts, and what judges masks.
 
     :param pairs: (image index, category id) of all that can be asked for
@@ -41,7 +41,7 @@ class Answered:
     dataset: SegmentationDataset
     pairs: tuple[tuple[int, int], ...]
     prompts: tuple[str, ...]
-    table: AnswerTable
+    table: PredictionCache
     scorer: RewardScorer | None
     bank: FeatureBank | None
 
@@ -73,7 +73,7 @@ class Answered:
         """Dice of a mask; NaN where there is no truth."""
         if not sample.labelled:
             return float("nan")
-        return metrics.dice(probability > 0.5, sample.target(pair[1]), sample.valid)
+        return metrics.dice(probability > 0.5, sample.target(pair[1]), sample.valid_for(pair[1]))
 
 
 def read_prompts(prompts: Sequence[str] | str | Path | None) -> tuple[str, ...]:
@@ -94,13 +94,13 @@ def answer(
     prompts: Sequence[str] | str | Path | None,
     scorer: RewardScorer | None,
     device: str = "auto",
-) -> Answered:
+) -> PromptBank:
     """Ask the text segmenter (or open what it answered before), and embed the images for the reward network."""
     asked = read_prompts(prompts)
     if not asked:
         raise ValueError("there are no prompts to choose from")
     texts = [prompt.replace("{}", category) for category in dataset.categories for prompt in asked]
-    table = build_table(dataset, segmenter, texts)
+    table = build_cache(dataset, segmenter, texts)
     bank = None
     if scorer is not None:
         model = load_segmenter(scorer.config.segmenter, device)
@@ -108,10 +108,10 @@ def answer(
         bank = build_bank(dataset, SegmenterSource(model), on_error="skip")
     usable = table.usable if bank is None else table.usable & bank.usable
     pairs = tuple((int(i), c) for c, images in enumerate(dataset.images_by_category) for i in images if usable[i])
-    return Answered(dataset, pairs, asked, table, scorer, bank)
+    return PromptBank(dataset, pairs, asked, table, scorer, bank)
 
 
-def answer_by_name(
+def open_prompt_bank(
     env: str,
     by_truth: str,
     dataset: str,
@@ -125,7 +125,7 @@ def answer_by_name(
     reward_network: str | None,
     device: str,
     trust_remote_code: bool,
-) -> tuple[Answered, dict[str, Any]]:
+) -> tuple[PromptBank, dict[str, Any]]:
     """The same for spec strings, with what a training that goes on needs to make the same task again: plain values.
 
     Equal arguments give one object per process.
@@ -150,14 +150,14 @@ def answer_by_name(
         "clip": clip,
         "prompts": prompts if isinstance(prompts, str | None) else list(prompts),
     }
-    answered = _answer_by_name(split, json.dumps(task), reward_network, device, trust_remote_code)
+    answered = _open_prompt_bank(split, json.dumps(task), reward_network, device, trust_remote_code)
     if reward == by_truth and not answered.labelled:
         raise ValueError(f"the reward {by_truth!r} needs ground truth, and {dataset} has none: take reward='network'")
     return answered, {**task, "reward": reward, "reward_network": reward_network}
 
 
 @lru_cache(maxsize=8)
-def _answer_by_name(split: str, asked: str, reward_network: str | None, device: str, trust_remote_code: bool) -> Answered:
+def _open_prompt_bank(split: str, asked: str, reward_network: str | None, device: str, trust_remote_code: bool) -> PromptBank:
     task = json.loads(asked)
     scorer = None if reward_network is None else load_scorer(reward_network, device)
     model = load_text_segmenter(task["text_segmenter"], task["segmenter"], task["clip"], device, trust_remote_code)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch as th
 
-from alignsam_sb3.segmenters.sam3 import load_sam3
-from alignsam_sb3.segmenters.text import TextSegmenter
-from alignsam_sb3.semantics.clip_sam import load_text_segmenter
+from alignsam_sb3.prompting.clip_sam import load_text_segmenter
+from alignsam_sb3.prompting.sam3 import load_sam3
+from alignsam_sb3.prompting.text import TextSegmenter
 
 transformers = pytest.importorskip("transformers")
 

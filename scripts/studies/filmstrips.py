@@ -1,6 +1,6 @@
 """Three episodes of a policy on unseen images, click by click: its best, its median and its worst by final Dice.
 
-python scripts/filmstrips.py --policy runs/x/SamSegSrm-v0.zip --env SamSegSrm-v0 --episodes 60 --out docs/strips.png
+python scripts/studies/filmstrips.py --policy runs/x/SamSegSrm-v0.zip --env SamSegSrm-v0 --episodes 60 --out docs/strips.png
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """AlignSAM's ablations on five toy tasks, several seeds each, in the layout of the paper's Tables 2, 4 and 5.
 
-python scripts/ablation.py --full --out runs/ablation            # hours; a killed run goes on where it stopped
-python scripts/ablation.py --quick --out runs/ablation-quick     # plumbing
-python scripts/ablation.py --full --out runs/ablation --report   # tables and curves of what is there
+python scripts/studies/ablation.py --full --out runs/ablation            # hours; a killed run goes on where it stopped
+python scripts/studies/ablation.py --quick --out runs/ablation-quick     # plumbing
+python scripts/studies/ablation.py --full --out runs/ablation --report   # tables and curves of what is there
 
 Seeds are worked through in turn, so that after an interruption all tasks have about as many.
 """

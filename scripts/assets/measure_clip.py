@@ -1,7 +1,7 @@
 """Measure what a CLIP knows of a data set: does a category's map peak on such an object, and is presence recognised.
 
-python scripts/measure_clip.py --clip tiny --dataset toy:semantic --scenes 500
-python scripts/measure_clip.py --clip ViT-B-16-quickgelu:openai --dataset coco:/data/coco --split eval
+python scripts/assets/measure_clip.py --clip tiny --dataset toy:semantic --scenes 500
+python scripts/assets/measure_clip.py --clip ViT-B-16-quickgelu:openai --dataset coco:/data/coco --split eval
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Measure how well a segmenter follows clicks: mean IoU after 1..N oracle clicks on single objects.
 
-python scripts/measure_segmenter.py --segmenter tiny --scenes 500
-python scripts/measure_segmenter.py --segmenter tiny --dataset coco:/data/coco --split eval
+python scripts/studies/measure_segmenter.py --segmenter tiny --scenes 500
+python scripts/studies/measure_segmenter.py --segmenter tiny --dataset coco:/data/coco --split eval
 """
 
 import argparse
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
 from alignsam_sb3.session import ClickSessions
 
@@ -70,8 +71,9 @@ def main() -> None:
     parser.add_argument("--split", default="eval")
     parser.add_argument("--scenes", type=int, default=500, help="number of toy scenes")
     parser.add_argument("--clicks", type=int, default=5)
+    add_dataset_kwargs(parser)
     args = parser.parse_args()
-    options = {"n_images": args.scenes} if args.dataset.startswith("toy:") else {}
+    options = ({"n_images": args.scenes} if args.dataset.startswith("toy:") else {}) | args.dataset_kwargs
     dataset = load_dataset(args.dataset, args.split, **options)
     print(json.dumps({"dataset": dataset.fingerprint, **measure(load_segmenter(args.segmenter), dataset, args.clicks)}))
 

@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from alignsam_sb3.answers import LEVELS, build_table
 from alignsam_sb3.datasets import ToyScenes
-from alignsam_sb3.segmenters.text import Sa2VA, TextAnswer, TextSegmenter, load_sa2va
-from alignsam_sb3.semantics.clip_sam import ClipSam, load_text_segmenter
+from alignsam_sb3.prompting.cache import LEVELS, build_cache
+from alignsam_sb3.prompting.clip_sam import ClipSam, load_text_segmenter
+from alignsam_sb3.prompting.text import Sa2VA, TextAnswer, TextSegmenter, load_sa2va
 
 
 class Graded:
@@ -37,7 +37,7 @@ def scenes():
 def test_answers_are_kept_as_they_were(scenes, tmp_path):
     segmenter = Graded()
     texts = ("a", "bcd", "nothing")
-    table = build_table(scenes, segmenter, texts, folder=tmp_path)
+    table = build_cache(scenes, segmenter, texts, folder=tmp_path)
     wanted = segmenter.segment(scenes[3].image, texts)
     for k in range(2):
         assert (table[3, k].mask == wanted[k].mask).all()
@@ -49,23 +49,23 @@ def test_answers_are_kept_as_they_were(scenes, tmp_path):
 
 def test_an_interrupted_table_asks_only_what_is_missing(scenes, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        build_table(scenes, Graded(fails_at=3), ("a", "b"), folder=tmp_path)
+        build_cache(scenes, Graded(fails_at=3), ("a", "b"), folder=tmp_path)
     path = tmp_path / "answers.jsonl"
     path.write_bytes(path.read_bytes()[:-20])  # as if the power had failed while the third image was written
     again = Graded()
-    table = build_table(scenes, again, ("a", "b"), folder=tmp_path)
+    table = build_cache(scenes, again, ("a", "b"), folder=tmp_path)
     assert again.asked == 3
     assert table.usable.all()
     assert all(json.loads(line) for line in path.read_text().splitlines())
     third = Graded()
-    build_table(scenes, third, ("a", "b"), folder=tmp_path)
+    build_cache(scenes, third, ("a", "b"), folder=tmp_path)
     assert third.asked == 0
 
 
 def test_other_texts_are_another_table(scenes, tmp_path):
-    build_table(scenes, Graded(), ("a", "b"), folder=tmp_path)
+    build_cache(scenes, Graded(), ("a", "b"), folder=tmp_path)
     other = Graded()
-    build_table(scenes, other, ("a", "c"), folder=tmp_path)
+    build_cache(scenes, other, ("a", "c"), folder=tmp_path)
     assert other.asked == 5
 
 
@@ -140,22 +140,22 @@ def test_a_failure_is_asked_again_another_time(scenes, tmp_path):
             return super().predict_forward(image, text)
 
     model = Flaky()
-    table = build_table(scenes, Sa2VA(model, "fake"), ("vessel",), folder=tmp_path)
+    table = build_cache(scenes, Sa2VA(model, "fake"), ("vessel",), folder=tmp_path)
     assert not table[0, 0].found
     model.works = True
-    assert build_table(scenes, Sa2VA(model, "fake"), ("vessel",), folder=tmp_path)[0, 0].found
+    assert build_cache(scenes, Sa2VA(model, "fake"), ("vessel",), folder=tmp_path)[0, 0].found
 
 
 @pytest.mark.parametrize("junk", [b"\xff\xfe\x00", b"[1]\n", b'{"index": 9'])
 def test_a_damaged_file_is_asked_again_from_there(scenes, tmp_path, junk):
-    build_table(scenes, Graded(), ("a", "b"), folder=tmp_path)
+    build_cache(scenes, Graded(), ("a", "b"), folder=tmp_path)
     path = tmp_path / "answers.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + junk)
     again = Graded()
-    assert build_table(scenes, again, ("a", "b"), folder=tmp_path).usable.all()
+    assert build_cache(scenes, again, ("a", "b"), folder=tmp_path).usable.all()
     assert again.asked == 3
     path.write_bytes(path.read_bytes()[:-1])  # the newline of the last line alone
     once = Graded()
-    build_table(scenes, once, ("a", "b"), folder=tmp_path)
+    build_cache(scenes, once, ("a", "b"), folder=tmp_path)
     assert once.asked == 1

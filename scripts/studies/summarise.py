@@ -1,6 +1,6 @@
 """Mean and 95 % interval over the seeds of several evaluations of one task.
 
-python scripts/summarise.py runs/seed*/ppo_mask/SamSeg-v0_1/evaluation/results.json
+python scripts/studies/summarise.py runs/seed*/ppo_mask/SamSeg-v0_1/evaluation/results.json
 """
 
 import argparse

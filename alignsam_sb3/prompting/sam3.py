@@ -9,6 +9,7 @@ import torch as th
 from numpy.typing import NDArray
 
 from alignsam_sb3.frame import Frame
+from alignsam_sb3.prompting.text import TextAnswer
 from alignsam_sb3.segmenters.pretrained import (
     chosen_device,
     digest,
@@ -18,7 +19,6 @@ from alignsam_sb3.segmenters.pretrained import (
     obtain_folder,
     read_config,
 )
-from alignsam_sb3.segmenters.text import TextAnswer
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
-"""Collect the masks that a policy finds on its training images, for the reward network to learn from.
+r"""Collect the masks that a policy finds on its training images, for the reward network to learn from.
 
-python scripts/collect_masks.py --policy runs/agent/SamSeg-v0.zip --env SamSegImplicit-v0 --episodes 600 --out runs/found
+python scripts/studies/collect_masks.py --policy runs/agent/SamSeg-v0.zip --env SamSegImplicit-v0 --episodes 600 \
+    --out runs/found
 python -m alignsam_sb3.rewards.network fit --dataset toy:saliency --init runs/reward --adversarial runs/found --out runs/again
 
 A policy that is trained on a reward network looks for masks that the network overrates. Fitted again with these, their true
@@ -18,11 +19,12 @@ from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from tqdm import tqdm
 
 from alignsam_sb3.datasets import draw_episode
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, Found, corpus_of, found_key, stack
 from alignsam_sb3.rewards.network.model import RewardNetworkConfig
-from alignsam_sb3.task import Task
+from alignsam_sb3.task import Task, merge_options
 
 SIDE = RewardNetworkConfig.side
 TOGETHER = 32  # episodes played at a time
@@ -47,13 +49,15 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
     parser.add_argument("--env", default="SamSeg-v0")
     parser.add_argument("--dataset", help="labelled images, where the policy was trained without labels")
+    add_dataset_kwargs(parser)
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     changes: dict[str, Any] = {"reward_network": None, "reward": "dice_gain"}
-    changes |= {"dataset": args.dataset, "dataset_kwargs": {}} if args.dataset else {}
-    task = Task.from_kwargs(**{**(gym.spec(args.env).kwargs or {}), **read_recipe(args.policy)["env"], **changes})
+    changes |= {"dataset": args.dataset} if args.dataset else {}
+    learned = {**(gym.spec(args.env).kwargs or {}), **read_recipe(args.policy)["env"]}
+    task = Task.from_kwargs(**merge_options(learned, {**changes, "dataset_kwargs": args.dataset_kwargs}))
     if str(task.dataset).startswith("images:"):
         raise SystemExit(f"{task.dataset} has no ground truth to learn from: name labelled images with --dataset")
     venv = SamSegVecEnv.of(task, min(TOGETHER, args.episodes))

@@ -2,7 +2,7 @@
 
 python scripts/train.py -optimize --study-name explicit --storage runs/study/explicit.log --seed 1  # and again, at the
 python scripts/train.py -optimize --study-name explicit --storage runs/study/explicit.log --seed 2  # same time
-python scripts/show_study.py runs/study/explicit.log --study-name explicit --out study.png
+python scripts/studies/show_study.py runs/study/explicit.log --study-name explicit --out study.png
 """
 
 import argparse

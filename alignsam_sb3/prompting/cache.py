@@ -1,4 +1,4 @@
-"""AnswerTable: what a text segmenter answers to each of some texts on each image, asked once and kept on disk."""
+"""PredictionCache: what a text segmenter answers to each of some texts on each image, asked once and kept on disk."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError
 from alignsam_sb3.files import cache_folder
-from alignsam_sb3.segmenters.text import TextAnswer, TextSegmenter
+from alignsam_sb3.prompting.text import TextAnswer, TextSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ LEVELS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 _BETWEEN = np.array([0.0, *((a + b) / 2 for a, b in pairwise(LEVELS)), 1.0], np.float32)
 
 
-class AnswerTable:
+class PredictionCache:
     """Answers of a frozen text segmenter, images x texts, as run lengths.
 
     :param records: for each image what :func:`_record` made, None where it could not be read
@@ -66,13 +66,13 @@ def _record(image: NDArray[np.uint8], answers: Sequence[TextAnswer]) -> dict[str
     return {"size": list(image.shape[:2]), "answers": kept}
 
 
-def build_table(
+def build_cache(
     dataset: SegmentationDataset,
     segmenter: TextSegmenter,
     texts: Sequence[str],
     indices: Sequence[int] | None = None,
     folder: Path | None = None,
-) -> AnswerTable:
+) -> PredictionCache:
     """Ask every text on every image, with a progress bar; go on where an interrupted run stopped; open what is there.
 
     One line of JSON for each image is appended to ``answers.jsonl``; a line that an interruption cut is asked again.
@@ -105,7 +105,7 @@ def build_table(
                         continue
                 lines.write(json.dumps({"index": i, "record": known[i]}) + "\n")
                 lines.flush()
-    return AnswerTable(tuple(texts), [known.get(i) for i in range(len(dataset))])
+    return PredictionCache(tuple(texts), [known.get(i) for i in range(len(dataset))])
 
 
 def _read_lines(path: Path, key: list[Any]) -> dict[int, dict[str, Any] | None]:

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.names import nearest
+from alignsam_sb3.prompting.sam3 import load_sam3
+from alignsam_sb3.prompting.text import TextAnswer, TextSegmenter, load_sa2va
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
-from alignsam_sb3.segmenters.sam3 import load_sam3
-from alignsam_sb3.segmenters.text import TextAnswer, TextSegmenter, load_sa2va
 from alignsam_sb3.semantics.clip_surgery import similarity_map_to_points, top_point
 from alignsam_sb3.semantics.language import ClipSurgery
 from alignsam_sb3.semantics.loading import load_clip

@@ -1,13 +1,14 @@
 """Command-line options that the scripts around a text segmenter share."""
 
 import argparse
-import json
+
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 
 
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     """Data set, text segmenter and prompts."""
     parser.add_argument("--dataset", default="toy:vessels")
-    parser.add_argument("--dataset-kwargs", type=json.loads, default={}, help="options of the data set, as JSON")
+    add_dataset_kwargs(parser)
     parser.add_argument("--text-segmenter", default="clip_sam", help="clip_sam, or sa2va:PATH")
     parser.add_argument("--segmenter", default="tiny", help="of clip_sam")
     parser.add_argument("--clip", default="tiny", help="of clip_sam")

@@ -1,0 +1,302 @@
+"""The command ``alignsam``: one word for each job. Each calls what the package offers to Python."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignsam_sb3.names import nearest
+from alignsam_sb3.version import __version__
+
+if TYPE_CHECKING:
+    from alignsam_sb3.predictor import Predictor
+
+EPILOG = """Begin:
+  alignsam train --log-folder runs                        a policy on toy scenes, some minutes
+  alignsam calibrate --policy policy.zip --labelled coco:LABELLED
+  alignsam annotate PHOTOS --policy policy.zip --out DIR --accept 0.05
+  alignsam review DIR --policy policy.zip                 in the browser: look at the doubtful ones only
+  alignsam train --dataset coco:DIR/corrections --from policy.zip
+"""
+
+
+def _train(argv: list[str]) -> None:
+    """Train a policy with RL Zoo; --from POLICY.zip goes on from one."""
+    _zoo([("-i" if word == "--from" else word.replace("--from=", "-i=")) for word in argv])
+
+
+def _tune(argv: list[str]) -> None:
+    """Search hyperparameters with RL Zoo and Optuna."""
+    _zoo(["-optimize", *argv])
+
+
+def _zoo(argv: list[str]) -> None:
+    try:
+        from alignsam_sb3 import zoo
+    except ImportError as error:
+        raise ImportError(f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'") from error
+
+    sys.argv = ["alignsam", *argv]
+    zoo.main("train")
+
+
+def _evaluate(argv: list[str]) -> None:
+    """Compare a policy with random clicks, one centre click, CLIP points and the oracle."""
+    importlib.import_module("alignsam_sb3.evaluation.__main__").main(argv)
+
+
+def _describe(argv: list[str]) -> None:
+    """Say what a data set holds."""
+    importlib.import_module("alignsam_sb3.datasets.__main__").main(["describe", *argv])
+
+
+def _annotate(argv: list[str]) -> None:
+    """Annotate a folder of images; a second call goes on where one was stopped."""
+    from alignsam_sb3.annotate import FORMATS, annotate_folder
+
+    parser = _parser("annotate", _annotate)
+    parser.add_argument("folder", type=Path, help="images, also in sub-folders")
+    parser.add_argument("--out", type=Path, required=True, help="where everything is written")
+    _add_policy(parser)
+    parser.add_argument("--categories", nargs="+", default=(), metavar="NAME", help="by default all that the policy knows")
+    parser.add_argument("--formats", nargs="+", default=["coco"], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
+    parser.add_argument("--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews")
+    parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")
+    parser.add_argument("--no-progress", action="store_true")
+    args = parser.parse_args(argv)
+    predict = _load(args)
+    try:
+        summary = annotate_folder(
+            predict,
+            args.folder,
+            args.out,
+            args.categories,
+            args.formats,
+            args.accept,
+            args.batch_size,
+            args.workers,
+            not args.no_progress,
+        )
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped: what was done is kept in {args.out}; the same command goes on") from None
+    print(summary)
+    print(f"Written to {args.out}: {', '.join(args.formats)}, queue.csv, skipped.csv, sheet.png")
+    if summary.doubtful:
+        print(f"Review: alignsam review {args.out} --policy {args.policy}")
+
+
+def _calibrate(argv: list[str]) -> None:
+    """Learn on labelled images how far masks can be trusted, and put that into the policy's zip."""
+    from alignsam_sb3.annotate import calibrate
+    from alignsam_sb3.calibration import describe
+    from alignsam_sb3.datasets import load_dataset
+
+    parser = _parser("calibrate", _calibrate)
+    _add_policy(parser)
+    parser.add_argument("--labelled", required=True, metavar="SPEC", help="labelled images that no training saw: coco:ROOT")
+    parser.add_argument("--split", default="eval")
+    parser.add_argument("--level", type=float, default=0.9, help="probability with which lower bounds are to hold")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    found = calibrate(_load(args), load_dataset(args.labelled, args.split), args.level, args.seed)
+    found.write(args.policy)
+    said = describe(found)
+    print(f"Calibrated on {args.labelled}; on {said['masks']:.0f} masks of images that the fit did not see:")
+    print(f"mean Dice {said['mean Dice']:.3f}, predicted with a mean error of {said['mean error of the score']:.3f}")
+    for share in (0.02, 0.05, 0.1):
+        threshold = found.accept_from(share)
+        taken = sum(score >= threshold for score in found.scores) / len(found.scores)
+        print(f"--accept {share}: {taken:.0%} of the masks need no review")
+
+
+def _review(argv: list[str]) -> None:
+    """Review a run in the browser, the most doubtful mask first."""
+    from alignsam_sb3.annotate import Run, app, stream
+    from alignsam_sb3.annotate.corrections import write_corrections
+    from alignsam_sb3.annotate.formats import FORMATS, write_formats
+    from alignsam_sb3.annotate.review import Review
+
+    parser = _parser("review", _review)
+    parser.add_argument("run", type=Path, help="the --out of alignsam annotate")
+    _add_policy(parser)
+    parser.add_argument("--accept", type=float, metavar="SHARE", help="do not ask about the masks that this accepts")
+    parser.add_argument("--formats", nargs="+", default=["coco"], choices=FORMATS, help="written again at the end")
+    _add_server(parser)
+    args = parser.parse_args(argv)
+    run, predict = Run.open(args.run), _load(args)
+    if predict.fingerprint != run.identity.policy:
+        raise ValueError(f"{args.run} was annotated by policy {run.identity.policy}, and {args.policy} is {predict.fingerprint}")
+    threshold = stream.accepted_from(predict, args.accept)
+    review = Review(run, predict.segmenter, float("inf") if args.accept is None else threshold)
+    app.serve(app.review_page(review), args.host, args.port, args.share)
+    write_formats(run, args.formats, threshold)
+    count = write_corrections(run)
+    print(f"{review.progress()}. {count} reviewed images are in {args.run / 'corrections'}")
+    print(f"Learn from them: alignsam train --dataset coco:{args.run / 'corrections'} --from {args.policy}")
+
+
+def _play(argv: list[str]) -> None:
+    """Upload a photo in the browser, name a target, watch the agent, click."""
+    from alignsam_sb3.annotate import app
+
+    parser = _parser("play", _play)
+    _add_policy(parser)
+    _add_server(parser)
+    args = parser.parse_args(argv)
+    app.serve(app.play_page(_load(args)), args.host, args.port, args.share)
+
+
+def _export(argv: list[str]) -> None:
+    """Write policy and segmenter as ONNX."""
+    from alignsam_sb3.export import export_onnx
+
+    parser = _parser("export", _export)
+    _add_policy(parser)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args(argv)
+    for path in export_onnx(_load(args), args.onnx):
+        print(path)
+
+
+def _push(argv: list[str]) -> None:
+    """Upload a policy to the Hugging Face Hub, nothing of it pickled."""
+    from alignsam_sb3.integrations import hub
+
+    parser = _parser("push", _push)
+    parser.add_argument("policy", type=Path)
+    parser.add_argument("repo", help="user/name")
+    parser.add_argument("--evaluation", type=Path, metavar="DIR", help="what alignsam evaluate wrote, for the model card")
+    parser.add_argument("--film", type=Path, metavar="GIF", help="for the model card")
+    parser.add_argument("--private", action="store_true")
+    args = parser.parse_args(argv)
+    print(hub.push(args.policy, args.repo, args.evaluation, args.film, args.private))
+
+
+def _pull(argv: list[str]) -> None:
+    """Download a policy from the Hugging Face Hub."""
+    from alignsam_sb3.integrations import hub
+
+    parser = _parser("pull", _pull)
+    parser.add_argument("repo", help="user/name")
+    parser.add_argument("--out", type=Path, help="a zip; by default in the cache")
+    parser.add_argument("--revision")
+    args = parser.parse_args(argv)
+    print(hub.pull(args.repo, args.out, args.revision))
+
+
+def _benchmark(argv: list[str]) -> None:
+    """Measure on this machine how fast a policy annotates, and with how much memory."""
+    from alignsam_sb3.annotate.benchmark import benchmark
+
+    parser = _parser("benchmark", _benchmark)
+    _add_policy(parser)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--size", default="640x480", help="width x height")
+    parser.add_argument("--categories", nargs="+", default=(), metavar="NAME")
+    args = parser.parse_args(argv)
+    print(benchmark(_load(args), args.images, args.size, args.categories))
+
+
+def _cache(argv: list[str]) -> None:
+    """List what the cache holds, or remove what was not used for longest."""
+    from alignsam_sb3.files import cache_folder, cache_limit, cache_list, cache_prune
+
+    parser = _parser("cache", _cache)
+    parser.add_argument("action", choices=("list", "prune"))
+    args = parser.parse_args(argv)
+    if args.action == "prune" and cache_limit() is None:
+        raise ValueError("how much may stay? Say it as in ALIGNSAM_CACHE_LIMIT=20GB alignsam cache prune")
+    entries = cache_list() if args.action == "list" else cache_prune()
+    for entry in entries:
+        print(f"{entry.size / 1e6:10.1f} MB  {entry.kind:12}  {entry.path.name}")
+    done = "in" if args.action == "list" else "removed from"
+    print(f"{sum(entry.size for entry in entries) / 1e6:10.1f} MB  {done} {cache_folder()}")
+
+
+def _doctor(argv: list[str]) -> None:
+    """Say what is installed here, and what would stand in the way."""
+    from alignsam_sb3.doctor import report
+
+    _parser("doctor", _doctor).parse_args(argv)
+    print(report())
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "tune": _tune,
+    "evaluate": _evaluate,
+    "calibrate": _calibrate,
+    "annotate": _annotate,
+    "review": _review,
+    "play": _play,
+    "export": _export,
+    "describe": _describe,
+    "push": _push,
+    "pull": _pull,
+    "benchmark": _benchmark,
+    "cache": _cache,
+    "doctor": _doctor,
+}
+
+
+def _parser(name: str, command: Callable[[list[str]], None]) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"alignsam {name}", description=command.__doc__)
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", type=Path, required=True, help="a .zip that alignsam train or pull wrote")
+    parser.add_argument("--device", default="auto", help="where the models run")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="whom the page is for; by default this machine only")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--share", action="store_true", help="let Gradio's servers pass the page on to whoever has the link")
+
+
+def _load(args: argparse.Namespace) -> "Predictor":
+    from alignsam_sb3.predictor import Predictor
+
+    return Predictor.load(args.policy, device=args.device)
+
+
+def _usage() -> str:
+    lines = [f"  {name:10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "usage: alignsam COMMAND ...   (alignsam COMMAND --help says more)\n\n" + "\n".join(lines) + "\n\n" + EPILOG
+
+
+EXPECTED: tuple[Any, ...] = (ValueError, OSError, ImportError, RuntimeError)
+"""What is the user's to mend: said in one line, without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 1 where something is wrong, which is said in one line. ``--debug`` shows where it was raised."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"alignsam_sb3 {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"alignsam: {nearest('command', words[0], COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        COMMANDS[words[0]](words[1:])
+    except EXPECTED as error:
+        if debug:
+            raise
+        print(f"alignsam {words[0]}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
