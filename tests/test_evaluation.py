@@ -5,7 +5,12 @@ import pytest
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
 from alignsam_sb3 import evaluation
+from alignsam_sb3.clickers import centre_click
+from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.evaluation.__main__ import main
+from alignsam_sb3.evaluation.report import target_pairs
 from alignsam_sb3.policies import SamMaskablePPO
+from alignsam_sb3.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +22,13 @@ def policy(tmp_path_factory, make_env):
 
 
 def run(policy, out, capsys, *more):
-    evaluation.main(["--policy", str(policy), "--episodes", "6", "--seed", "3", "--out", str(out), *more])
+    main(["--policy", str(policy), "--episodes", "6", "--seed", "3", "--out", str(out), *more])
     return json.loads((out / "results.json").read_text()), capsys.readouterr().out
 
 
 def test_one_table_with_all_players(policy, tmp_path, capsys):
     results, printed = run(policy, tmp_path, capsys)
-    assert list(results["rows"]) == ["random", "centre", "oracle", "agent"]
+    assert list(results["rows"]) == ["random", "centre", "box (sees the truth)", "oracle", "agent"]
     for row in results["rows"].values():
         for metric in ("dice", "iou", "precision", "recall", "mae"):
             assert len(row[metric]) == 3
@@ -39,7 +44,7 @@ def test_one_table_with_all_players(policy, tmp_path, capsys):
 def test_clicks_and_overlays_are_written(policy, tmp_path, capsys):
     run(policy, tmp_path, capsys)
     lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
-    assert len(lines) == 6 * 4
+    assert len(lines) == 6 * 5
     assert {len(line["point_coords"]) for line in lines if line["player"] == "centre"} == {1}
     assert {len(line["point_coords"]) for line in lines if line["player"] == "agent"} == {3}
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 6
@@ -61,13 +66,40 @@ def test_episodes_are_distinct_while_they_last_and_balanced():
     assert row.interval("dice")[0] == pytest.approx(1.96 * np.std(np.arange(6), ddof=1) / np.sqrt(5))
 
 
-def test_batches_do_not_change_the_numbers(make_env, monkeypatch):
-    def rows(chunk):
-        monkeypatch.setattr(evaluation, "CHUNK", chunk)
-        players = {"oracle": evaluation.oracle_player}
-        return evaluation.evaluate(players, lambda: make_env(split="eval").unwrapped, 5, 0)[0]
+HELD_OUT = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 12}, "clip": None, "split": "eval", "device": "cpu"}
 
-    assert np.allclose(rows(2)["oracle"].scores["dice"], rows(5)["oracle"].scores["dice"], atol=1e-3)
+
+def batch_of(n, **options):
+    return ClickBatch(Task(**{**HELD_OUT, **options}), n)
+
+
+def test_batches_do_not_change_the_numbers():
+    """Five episodes two at a time, the last one beside itself, and all at once."""
+
+    def rows(n):
+        return evaluation.evaluate({"oracle": evaluation.oracle_player}, batch_of(n), 5, 0)[0]["oracle"]
+
+    two, five = rows(2), rows(5)
+    assert two.clicks == five.clicks
+    assert two.image_ids == five.image_ids
+    assert len(two.masks) == len(five.masks) == 5
+    for metric, values in two.scores.items():
+        assert np.allclose(values, five.scores[metric], atol=1e-3)
+
+
+def test_the_agent_is_greedy(policy):
+    """An untrained policy draws at random; evaluation takes the likeliest action, each time the same."""
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+    from alignsam_sb3.policies import load_policy
+
+    venv = SamSegVecEnv.of(Task(**HELD_OUT, max_steps=3), 6)
+    model = load_policy(policy, venv)
+    play = evaluation.agent_player(model)
+    seen = venv.reset()
+    best, _ = model.predict(seen, deterministic=True)
+    drawn = {tuple(model.predict(seen, deterministic=False)[0].tolist()) for _ in range(5)}
+    assert len(drawn) > 1  # or this test could not fail
+    assert all(play(venv.batch, seen, 0) == best.tolist() for _ in range(5))
 
 
 def test_photographs_in_another_data_set(policy, tmp_path, capsys, photographs):
@@ -83,16 +115,18 @@ def test_intervals_and_stops():
     assert row.interval("dice")[1] == 0
 
 
-def test_a_player_that_stops_keeps_its_mask(make_env):
-    env = make_env(done=True, split="eval").unwrapped
-    stop = env.action_space.n - 1
+def test_a_player_that_stops_keeps_its_mask():
+    batch = batch_of(2, done=True)
 
-    def one_click_then_done(envs, observations, turn):
-        return [evaluation.centre_click(e.target) if turn == 0 else stop for e in envs]
+    def one_click_then_done(batch, observations, turn):
+        if turn:
+            return [batch.actions.n - 1] * batch.n
+        return [[centre_click(batch.sample(i).target(int(batch.categories[i])))] for i in range(batch.n)]
 
-    row = evaluation.play(one_click_then_done, [env], [(0, 0), (1, 0)])
+    row = evaluation.play(one_click_then_done, batch, [(0, 0), (1, 0), (2, 0)])
+    assert (row.scores["dice"][:, 0] > 0).all()
     assert np.array_equal(row.scores["dice"][:, 0], row.scores["dice"][:, -1])
-    assert [len(c) for c in row.clicks] == [1, 1]
+    assert [len(c) for c in row.clicks] == [1, 1, 1]
 
 
 def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env):
@@ -102,7 +136,7 @@ def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env
     path = tmp_path / "policy.zip"
     SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv([make]), n_steps=4, batch_size=4, seed=0, device="cpu").save(path)
     results, printed = run(path, tmp_path, capsys)
-    assert list(results["rows"]) == ["random", "CLIP top", "CLIP points", "centre", "oracle", "agent"]
+    assert list(results["rows"]) == ["random", "CLIP top", "CLIP points", "CLIP box", "centre", "box (sees the truth)", "oracle", "agent"]
     lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
     assert {len(line["point_coords"]) for line in lines if line["player"] == "CLIP top"} == {1}
     points = [line for line in lines if line["player"] == "CLIP points"]
@@ -115,4 +149,4 @@ def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env
 
 def test_target_pairs_are_of_one_image():
     images = (np.array([3, 4]), np.array([4, 5]), np.array([4, 5]))
-    assert evaluation.target_pairs(images) == [[(4, 0), (4, 1), (4, 2)], [(5, 1), (5, 2)]]
+    assert target_pairs(images) == [[(4, 0), (4, 1), (4, 2)], [(5, 1), (5, 2)]]

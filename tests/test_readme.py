@@ -31,7 +31,7 @@ def test_a_segmenter_of_your_own(monkeypatch):
         exec(code, {})
         segmenter = load_segmenter("resnet_sam:random", "cpu")
         assert segmenter.embedding_shape == (256, 16, 16)
-        assert segmenter.encode([np.zeros((50, 70, 3), np.uint8)]).shape == (1, 256, 16, 16)
+        assert segmenter.encode([np.zeros((50, 70, 3), np.uint8)])["embeddings"].shape == (1, 256, 16, 16)
     finally:
         BACKBONES.pop("resnet_sam", None)
 
