@@ -68,6 +68,8 @@ class ClickBatch(ClickEpisodes):
         self.uses_ground_truth, self.labelled = task.uses_ground_truth, self.shared.labelled
         self._may_ask_truth = task.may_begin_from_truth and self.labelled
         task.check_truth(self._may_ask_truth)
+        if task.box is not None and not self.segmenter.learned_boxes:
+            logger.warning("%s was never taught what a box is: box=%r will hardly help", self.segmenter.name, task.box)
         self._reward = make_reward(task.reward)
         self.scorer = self._make_scorer()
         self.scenes = self.shared.scenes(task.patches)

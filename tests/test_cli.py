@@ -39,7 +39,7 @@ def test_every_command_has_help(name, capsys):
         (["review", "nowhere", "--policy", "none.zip"], "no run in nowhere"),
         (["push", "none.zip", "me/dogs"], "no policy at none.zip"),
         (["pull", "dogs"], "user/name"),
-        (["calibrate", "--policy", "none.zip", "--labelled", "cocoo:x"], "none.zip"),
+        (["calibrate", "--policy", "none.zip", "--labelled", "cocoo:x"], "did you mean 'coco'"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(words, said, capsys, tmp_path, monkeypatch):

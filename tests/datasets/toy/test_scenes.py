@@ -6,7 +6,7 @@ from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import ToyScenes, draw_episode, load_dataset
 from alignsam_sb3.datasets.toy.shapes import SHAPES
 from alignsam_sb3.datasets.toy.textures import TEXTURES, palette
-from alignsam_sb3.session import open_sessions
+from alignsam_sb3.segmenters import Prompts
 
 
 def test_the_same_seed_draws_the_same_scene():
@@ -101,11 +101,16 @@ def test_phenomena_are_no_colour(task):
 
 @pytest.mark.parametrize("task", ["shadow", "blur", "glass"])
 def test_the_tiny_sam_can_be_prompted_on_phenomena(task, tiny):
-    samples = [ToyScenes(task, "eval", 30)[i] for i in range(30)]
-    truths, everyone = [sample.target(0) for sample in samples], np.arange(30)
-    sessions = open_sessions(tiny, [sample.image for sample in samples])
-    masks: list = [None] * 30
-    for _ in range(5):
-        sessions.click_each(everyone, [[oracle_click(t, m)] for t, m in zip(truths, masks, strict=True)])
-        masks = sessions.masks()
-    assert np.mean([metrics.iou(m, t) for m, t in zip(masks, truths, strict=True)]) > 0.8
+    scenes = ToyScenes(task, "eval", 30)
+    ious = []
+    for i in range(30):
+        sample = scenes[i]
+        truth, mask, clicks, fed = sample.target(0), None, [], None
+        embedding = tiny.encode([sample.image])
+        for _ in range(5):
+            clicks.append(oracle_click(truth, mask))
+            coords, labels = np.array([c[0] for c in clicks], np.float32), np.array([c[1] for c in clicks])
+            logits, _ = tiny.decode(embedding, Prompts.of([coords], [labels], [sample.size], [fed])).best()
+            fed, mask = logits[0], (tiny.postprocess(logits[0], sample.size) > 0).numpy()
+        ious.append(metrics.iou(mask, truth))
+    assert np.mean(ious) > 0.8
