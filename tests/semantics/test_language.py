@@ -118,7 +118,7 @@ def test_the_embedded_clip_is_an_open_clip_with_a_fine_grid(clip):
 
 
 def test_the_embedded_clip_meets_its_bar_on_unseen_scenes(clip):
-    path = Path(__file__).resolve().parents[2] / "scripts" / "measure_clip.py"
+    path = Path(__file__).resolve().parents[2] / "scripts" / "assets" / "measure_clip.py"
     found = runpy.run_path(str(path))["measure"](clip, ToyScenes("semantic", "eval"))
     assert found["images"] == 300
     assert found["peak_on_object"] >= 0.85
