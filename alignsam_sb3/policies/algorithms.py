@@ -64,7 +64,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             self.rollout_buffer.reset()
         extractor = getattr(self.policy, "features_extractor", None)
         if self.device.type == "cuda" and isinstance(extractor, CellExtractor):
-            extractor.forward = compiled_for_shapes(extractor.forward)  # type: ignore[method-assign]
+            extractor.forward = compiled_for_shapes(extractor.forward)
         if self.env is not None:
             attach_recalibration(self, self.env)
         if distributed.world() > 1:
@@ -186,7 +186,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages"]
+        ours = ("_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages")
+        return [*super()._excluded_save_params(), *ours]
 
 
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
