@@ -197,7 +197,10 @@ class Predictor:
     def _begin(
         self, images: Sequence[Photo], rows: NDArray[np.int64], categories: NDArray[np.int64]
     ) -> tuple[ClickEpisodes, dict[str, NDArray[np.floating]]]:
-        """Episodes before their first step, and what the prior says of the images, with ``cosine_maps`` in the frame."""
+        """Episodes before their first step, and what the prior says of the images, with ``cosine_maps`` in the frame.
+
+        All is rounded to half precision, as in the banks that the policy was trained on.
+        """
         episodes = ClickEpisodes(self.task, self.segmenter, len(self.categories), len(rows))
         episodes.recalibration = getattr(self.model.policy, "srm", None)
         frame, everyone = self.segmenter.frame, np.arange(len(rows))
@@ -206,14 +209,14 @@ class Predictor:
         constants = {"image": th.from_numpy(pictures.transpose(0, 3, 1, 2).copy())}
         said: dict[str, NDArray[np.floating]] = {}
         if self._prior is not None:
-            said = {name: x.cpu().numpy() for name, x in self._prior.describe(images).items()}
+            said = {name: x.half().float().cpu().numpy() for name, x in self._prior.describe(images).items()}
             grid = self.segmenter.embedding_shape[1:]
             for name in ("similarity_maps", "cosine_maps"):
                 framed = [frame.from_squashed(m, (h, w), grid) for m, (h, w) in zip(said[name], sizes, strict=True)]
-                constants[name] = th.from_numpy(np.stack(framed))
+                constants[name] = th.from_numpy(np.stack(framed)).half().float()
             said["cosine_maps"] = constants["cosine_maps"].numpy()
         device, at = self.segmenter.device, th.from_numpy(rows)
-        features = {name: x[at.to(x.device)] for name, x in self.segmenter.encode(images).items()}
+        features = {name: x[at.to(x.device)].half().float() for name, x in self.segmenter.encode(images).items()}
         episodes.start(everyone, features, {k: x[at].to(device) for k, x in constants.items()}, sizes[rows], categories)
         if self.task.box == "clip" and said:
             maps = said["similarity_maps"][rows, categories]

@@ -17,7 +17,7 @@ import rl_zoo3.train
 from rl_zoo3.callbacks import TrialEvalCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS, create_test_env
+from rl_zoo3.utils import ALGOS, create_test_env, get_latest_run_id, get_model_path
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -29,6 +29,7 @@ from alignsam_sb3.callbacks import (
     RecalibrationCallback,
     SegmentationCallback,
     SegmentationEvalCallback,
+    StageCallback,
     WarmStartCallback,
 )
 from alignsam_sb3.datasets.options import add_dataset_kwargs
@@ -36,10 +37,12 @@ from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, distributed, read_recipe
+from alignsam_sb3.policies.stages import describe_progress
 from alignsam_sb3.task import Task, merge_options
 from alignsam_sb3.zoo_guard import guard, literal, trusting
 
 FILMS_PER_RUN = 4
+CHECKPOINTS = 10  # of a training, unless --save-freq says otherwise
 OUR_OPTIONS = """Besides the zoo's options, which follow:
   --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT
   --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
@@ -187,7 +190,14 @@ class SamExperimentManager(ExperimentManager):
     def create_callbacks(self) -> None:
         if distributed.rank():
             self.save_freq = self.eval_freq = -1  # the first process saves and evaluates
+        elif self.save_freq == -1 and not self.optimize_hyperparameters:
+            self.save_freq = max(int(self.n_timesteps) // CHECKPOINTS, 1)
+        freq = self.save_freq
         super().create_callbacks()  # type: ignore[no-untyped-call]
+        for callback in self.callbacks:
+            if isinstance(callback, StageCallback) and freq > 0 and not self.optimize_hyperparameters:
+                every = min(freq, max(callback.steps // CHECKPOINTS, 1))
+                callback.save_to(Path(self.save_path, "rl_model_0_steps.zip"), every)
         self.callbacks.sort(key=lambda callback: PRETRAINING.index(type(callback)) if type(callback) in PRETRAINING else -1)
         if not self.optimize_hyperparameters and not distributed.rank():
             self.callbacks += self._our_callbacks()
@@ -230,14 +240,15 @@ class SamExperimentManager(ExperimentManager):
                 )
             print(f"Going on from step {model.num_timesteps} to {self.n_timesteps}")
             assert model.env is not None
-            model.env.seed(self.seed + model.num_timesteps + distributed.offset_of(model.n_envs))
+            done = model.num_timesteps + sum(stage.done for stage in getattr(model, "stages", {}).values())
+            model.env.seed(self.seed + done + distributed.offset_of(model.n_envs))
             model._last_obs = None
         interval = {"log_interval": self.log_interval if self.log_interval > -1 else None} if self.log_interval != -1 else {}
         try:
             model.learn(steps, self.callbacks, reset_num_timesteps=not self.continue_training, **interval)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             saved = f"{self.save_path}/{self.env_name}.zip"
-            print(f"Interrupted at step {model.num_timesteps}, the policy is saved. Go on with: -i {saved}")
+            print(f"Interrupted {describe_progress(model)}. Once it is saved, go on with the same command and: -i {saved}")
         finally:
             if self.callbacks:
                 self.callbacks[0].on_training_end()  # cleans the progress bar
@@ -281,7 +292,30 @@ def main(script: str) -> None:
         guard()
     if script == "enjoy":
         attach_when_played(ours.trust)
-    getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
+        rl_zoo3.enjoy.get_model_path = latest_model_path  # type: ignore[attr-defined, assignment]
+    try:
+        getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
+    except KeyboardInterrupt:  # before the first step, or in enjoy
+        raise SystemExit("Interrupted. What was written so far is whole, and the same command uses it") from None
+
+
+def latest_model_path(exp_id: int, folder: str, algo: str, env_name: Any, *which: Any) -> tuple[str, str, str]:  # noqa: ANN401
+    """The zoo's ``get_model_path``, which takes for the latest run the latest that holds the policy asked for.
+
+    :raises SystemExit: no run does
+    """
+    latest = get_latest_run_id(str(Path(folder, algo)), env_name)
+    for number in range(latest, 0, -1) if exp_id == 0 else [exp_id]:
+        try:
+            found: tuple[str, str, str] = get_model_path(number, folder, algo, env_name, *which)
+            return found
+        except (ValueError, AssertionError) as error:
+            print(f"{error}" + (": looking at the run before" if exp_id == 0 and number > 1 else ""))
+    left = sorted(Path(folder, algo).glob(f"{env_name}_*/rl_model_*_steps.zip"), key=lambda path: path.stat().st_mtime)
+    hint = f"Train one: train.py --algo {algo} --env {env_name} -f {folder}"
+    if left:
+        hint = f"The last checkpoint is {left[-1]}: go on from it, train.py -i {left[-1]}, or add --load-last-checkpoint"
+    raise SystemExit(f"No such policy in {Path(folder, algo)}. {hint}")
 
 
 def attach_when_played(trust: bool) -> None:
@@ -318,6 +352,7 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     parser.add_argument("--reward", default=None)
     parser.add_argument("--reward-network", default=None)
     parser.add_argument("--warm-start", type=int, default=None)
+    parser.add_argument("-n", "--n-timesteps", type=int, default=None)
     parser.add_argument("--debug-maps", action="store_true")
     parser.add_argument("--categories", nargs="+", default=None)
     add_dataset_kwargs(parser)
@@ -327,6 +362,9 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     parser.add_argument("--eval-env-kwargs", nargs="+", default=[], type=literal)
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], type=literal)
     known, rest = parser.parse_known_args(argv)
+    if known.n_timesteps is not None and known.n_timesteps < 1 and known.n_timesteps != -1:
+        raise SystemExit(f"-n takes a number of steps, -1 for what the file says, got {known.n_timesteps}")
+    rest += [] if known.n_timesteps is None else ["-n", str(known.n_timesteps)]
     ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust)
     options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]

@@ -36,6 +36,9 @@ class Observation(dict[str, th.Tensor]):
         super().__init__(values)
         self.rows, self.bank = rows, shared.device_bank
 
+    def __reduce__(self) -> tuple[type[dict[str, th.Tensor]], tuple[dict[str, th.Tensor]]]:
+        return dict, (dict(self),)  # copied and pickled without the bank
+
 
 @dataclass(frozen=True)
 class Step:

@@ -5,6 +5,7 @@ from alignsam_sb3.callbacks.films import EpisodeFilmCallback, encode_film, film_
 from alignsam_sb3.callbacks.metrics import SegmentationCallback, SegmentationEvalCallback
 from alignsam_sb3.callbacks.mlflow import MlflowCallback
 from alignsam_sb3.callbacks.recalibration import RecalibrationCallback
+from alignsam_sb3.callbacks.stages import StageCallback
 from alignsam_sb3.callbacks.warm_start import WarmStartCallback
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "RecalibrationCallback",
     "SegmentationCallback",
     "SegmentationEvalCallback",
+    "StageCallback",
     "WarmStartCallback",
     "encode_film",
     "film_episode",

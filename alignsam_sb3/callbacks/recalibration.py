@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm import tqdm
 
+from alignsam_sb3.callbacks.stages import StageCallback
 from alignsam_sb3.features import EPISODE_CONSTANTS
+from alignsam_sb3.policies.stages import Stage
 from alignsam_sb3.recalibration import Recalibration, dice_and_cross_entropy
 
 _REMEMBERED = 64  # vector steps
@@ -34,13 +35,14 @@ class _Remembered:
         return self._kept | {key: found[name] for key, name in self._gathered.items()}
 
 
-class RecalibrationCallback(BaseCallback):
+class RecalibrationCallback(StageCallback):
     """Dice + BCE on the training images (AlignSAM, section 3.3), for policies that hold a recalibration module.
 
     First the training environments are played, half of the steps at random and half by the oracle, so that the module sees
     beliefs of every quality. Then it learns on from what the policy does. Only training images are used, each time turned and
-    mirrored anew. The steps before are not counted as steps of the training, and a resumed training does not repeat them. Put
-    it before ``WarmStartCallback``. The last 64 vector steps are remembered in main memory: of SamSegVecEnv the beliefs and
+    mirrored anew. The steps before are not counted as steps of the training, and a resumed training goes on with them where
+    its checkpoint was taken, or does not repeat them. Its optimizer is saved with the policy. Put it before
+    ``WarmStartCallback``. The last 64 vector steps are remembered in main memory: of SamSegVecEnv the beliefs and
     the rows of the bank, 0.3 MB for each environment and step with a full-size SAM.
 
     :param steps: environment steps before the first rollout, over all environments
@@ -50,6 +52,8 @@ class RecalibrationCallback(BaseCallback):
     :param weight_decay: of AdamW
     """
 
+    stage = "recalibration"
+
     def __init__(
         self,
         steps: int = 10_000,
@@ -58,8 +62,8 @@ class RecalibrationCallback(BaseCallback):
         learning_rate: float = 3e-3,
         weight_decay: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.steps, self.updates, self.beside = steps, updates, beside
+        super().__init__(steps)
+        self.updates, self.beside = updates, beside
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self._seen: deque[_Remembered] = deque(maxlen=_REMEMBERED)
         self._srm: Recalibration | None = None
@@ -79,35 +83,35 @@ class RecalibrationCallback(BaseCallback):
             )
             return
         self._srm = srm
-        self._rng = np.random.default_rng(self.model.seed)
-        if not self.model.num_timesteps:
-            self._before()
-        self._begin(self.learning_rate / 10)
+        stage = self._open()
+        rounds = self._rounds(stage)
+        if rounds:
+            self._before(stage, rounds)
+        self._make_optimizer(self.learning_rate / 10)
+        stage.resume(self._optimizer)
 
-    def _begin(self, learning_rate: float) -> None:
+    def _make_optimizer(self, learning_rate: float) -> None:
         assert self._srm is not None
         self._optimizer = th.optim.AdamW(self._srm.parameters(), learning_rate, weight_decay=self.weight_decay)
 
-    def _before(self) -> None:
+    def _before(self, stage: Stage, rounds: range) -> None:
         venv: Any = self.training_env
-        count = self.steps // venv.num_envs
-        if not count:
-            return
         observations = venv.reset()
-        self._begin(self.learning_rate)
-        total = max(count, 2)
+        self._make_optimizer(self.learning_rate)
+        total = max(rounds.stop, 2)
         rise = max(0.1, 1.5 / total)  # of a whole step or none, OneCycleLR would divide by zero
         cycle = th.optim.lr_scheduler.OneCycleLR(self._optimizer, self.learning_rate, total, pct_start=rise)
-        bar = tqdm(range(count), desc="recalibration", mininterval=5)
-        for _ in bar:
+        self._begin(stage, self._optimizer, cycle, rounds.start)
+        bar = tqdm(rounds, desc=self.stage, initial=rounds.start, total=rounds.stop, mininterval=5)
+        for done in bar:
             loss = self._learn(observations)
             cycle.step()
+            self._did(stage, done + 1)
             bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
             drawn = [self._rng.choice(np.flatnonzero(mask)) for mask in venv.env_method("action_masks")]
             best = venv.env_method("oracle_action")
             observations, *_ = venv.step(np.where(self._rng.random(venv.num_envs) < 0.5, drawn, best))
-        self.model._last_obs = venv.reset()
-        self.model._last_episode_starts = np.ones(venv.num_envs, dtype=bool)
+        self._end()
 
     def _on_step(self) -> bool:
         if self._srm is not None and self.beside:

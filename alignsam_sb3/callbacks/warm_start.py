@@ -5,18 +5,20 @@ from typing import Any
 import numpy as np
 import torch as th
 from sb3_contrib import MaskablePPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm import tqdm
 
+from alignsam_sb3.callbacks.stages import StageCallback
 
-class WarmStartCallback(BaseCallback):
+
+class WarmStartCallback(StageCallback):
     """Behaviour cloning before the first rollout (DAgger, arXiv 1011.0686): hundreds of actions are many to find by chance.
 
     The training environments are played, half of the steps by the policy and half by the oracle; at every step the policy
     learns how much the oracle would like each action: many clicks on an object are nearly as good as the best, and to be told
     so teaches more than to be told the best alone. Only training images are used, whose truth the reward knows anyway. The
-    steps are not counted as steps of the training. One that goes on (``reset_num_timesteps=False``) is not warmed again.
+    steps are not counted as steps of the training. One that goes on (``reset_num_timesteps=False``) is not warmed again; one
+    that died in its warm start goes on with that where its last checkpoint was, in other episodes.
 
     :param steps: environment steps, over all environments
     :param learning_rate: of AdamW, falling to a tenth
@@ -24,11 +26,13 @@ class WarmStartCallback(BaseCallback):
     :param own: share of the steps that the policy itself takes
     """
 
+    stage = "warm start"
+
     def __init__(
         self, steps: int = 20_000, learning_rate: float = 1.5e-3, weight_decay: float = 0.3, own: float = 0.5
     ) -> None:
-        super().__init__()
-        self.steps, self.learning_rate, self.weight_decay, self.own = steps, learning_rate, weight_decay, own
+        super().__init__(steps)
+        self.learning_rate, self.weight_decay, self.own = learning_rate, weight_decay, own
 
     def _on_training_start(self) -> None:
         if self.model.num_timesteps:
@@ -38,15 +42,16 @@ class WarmStartCallback(BaseCallback):
         if not (venv.get_attr("labelled")[0] and venv.get_attr("uses_ground_truth")[0]):
             print("No warm start: the oracle that it imitates would look at ground truth, which the reward does not")
             return
-        rng = np.random.default_rng(self.model.seed)
-        rounds = self.steps // venv.num_envs
+        stage = self._open()
+        rounds = self._rounds(stage)
         if not rounds:
             return
         optimizer = th.optim.AdamW(policy.parameters(), self.learning_rate, weight_decay=self.weight_decay)
-        schedule = th.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, rounds)
+        schedule = th.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - 0.9 * k / rounds.stop)
+        self._begin(stage, optimizer, schedule, rounds.start)
         policy.set_training_mode(True)
         observations: Any = venv.reset()
-        bar = tqdm(range(rounds), desc="warm start", mininterval=5)
+        bar = tqdm(rounds, desc=self.stage, initial=rounds.start, total=rounds.stop, mininterval=5)
         agreed = 0.0
         for done in bar:
             liked = np.array(venv.env_method("oracle_preference"))
@@ -57,14 +62,14 @@ class WarmStartCallback(BaseCallback):
             th.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
             optimizer.step()
             schedule.step()
+            self._did(stage, done + 1)
             agreed = 0.98 * agreed + 0.02 * float((own == wanted).mean())
-            of_late = agreed / (1 - 0.98 ** (done + 1))
+            of_late = agreed / (1 - 0.98 ** (done + 1 - rounds.start))
             bar.set_postfix(loss=f"{loss.detach():.2f}", agreed=f"{of_late:.2f}", refresh=False)
-            observations, *_ = venv.step(np.where(rng.random(len(own)) < self.own, own, wanted))
+            observations, *_ = venv.step(np.where(self._rng.random(len(own)) < self.own, own, wanted))
         policy.set_training_mode(False)
-        self.model._last_obs = venv.reset()  # type: ignore[assignment]
-        self.model._last_episode_starts = np.ones(venv.num_envs, dtype=bool)
-        self.logger.record("warm_start/steps", rounds * venv.num_envs)
+        self._end()
+        self.logger.record("warm_start/steps", rounds.stop * venv.num_envs)
         self.logger.record("warm_start/agreed", of_late)
 
     def _imitate(self, observations: dict[str, Any], liked: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
@@ -79,6 +84,3 @@ class WarmStartCallback(BaseCallback):
         with th.no_grad():
             own = distribution.sample().cpu().numpy()
         return loss, own
-
-    def _on_step(self) -> bool:
-        return True

@@ -24,7 +24,7 @@ from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation.players import all_players
 from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_episodes, play
-from alignsam_sb3.evaluation.report import table, versions, write_report, write_targets
+from alignsam_sb3.evaluation.report import table, versions, whole_report, write_report, write_targets
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.policies.archive import PolicyArchive
 from alignsam_sb3.task import Task, merge_options
@@ -101,6 +101,10 @@ def main(argv: list[str] | None = None) -> None:
         )
     model = load_policy(args.policy, venv, args.trust)
     players = all_players(model, args.seed, batch)
+    agent = players["agent"]
+    taught_on = recipe["env"].get("segmenter", task.segmenter)
+    if taught_on != task.segmenter:
+        players[f"agent (trained on {taught_on})"] = players.pop("agent")
     th.manual_seed(args.seed)
     rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
     distinct = len(set(episodes))
@@ -116,8 +120,9 @@ def main(argv: list[str] | None = None) -> None:
         "versions": versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_report(args.out, rows, episodes, batch, described)
-    write_targets(args.out / "targets.png", players["agent"], batch)
+    with whole_report(args.out) as folder:
+        write_report(folder, rows, episodes, batch, described)
+        write_targets(folder / "targets.png", agent, batch)
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
     if seen:
         print(f"{len(seen)} images were seen in training: {', '.join(seen[:10])}")

@@ -2,10 +2,13 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,8 @@ from alignsam_sb3.evaluation.protocol import KEPT_MASKS, Pair, Row, number_of_cl
 from alignsam_sb3.files import write_json, write_text
 from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
 
+WHOLE = ("clicks.jsonl", "table.md", "targets.png", "episodes.png", "overlays", "results.json")
+"""What a report consists of; the last is written last, and says that it is whole."""
 SHEET_ROWS = 5  # episodes in episodes.png
 TARGET_ROWS, TARGET_COLUMNS = 4, 3  # images and targets in targets.png
 VERSIONED = ("alignsam_sb3", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "segment_anything", "numpy")
@@ -33,6 +38,36 @@ def table(rows: Mapping[str, Row]) -> str:
     return "\n".join(lines)
 
 
+@contextmanager
+def whole_report(out: Path) -> Iterator[Path]:
+    """A folder to write a report to. It takes the place of an earlier one in ``out`` when it is whole, ``results.json`` last.
+
+    A process that dies before leaves the earlier report as it was; one that dies while files change places leaves no
+    ``results.json``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(".report.*.part"):  # of one that died
+        shutil.rmtree(left, ignore_errors=True)
+    part = out / f".report.{uuid4().hex}.part"
+    part.mkdir()
+    try:
+        yield part
+        for name in WHOLE[::-1]:  # results.json first: what is half of one report and half of another has none
+            _remove(out / name)
+        for name in WHOLE:
+            if (part / name).exists():
+                (part / name).replace(out / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_report(
     out: Path,
     rows: Mapping[str, Row],
@@ -41,7 +76,6 @@ def write_report(
     described: Mapping[str, Any],
 ) -> None:
     """Write ``results.json``, ``table.md``, ``clicks.jsonl``, overlays and the sheet ``episodes.png`` to a folder."""
-    out.mkdir(parents=True, exist_ok=True)
     numbers = {
         name: {m: row.mean(m) for m in row.scores} | {f"{m}_ci95": row.interval(m) for m in row.scores}
         for name, row in rows.items()
@@ -93,7 +127,6 @@ def target_pairs(images_by_category: Sequence[NDArray[np.int64]]) -> list[list[P
 
 def write_targets(path: Path, agent: Player, batch: ClickBatch) -> None:
     """Draw the same images with one target after the other: the mask should move. Nothing where no image has two."""
-    path.unlink(missing_ok=True)
     rows = []
     for episodes in target_pairs(batch.shared.images_by_category):
         row = play(agent, batch, episodes)

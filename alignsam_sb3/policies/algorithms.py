@@ -18,9 +18,10 @@ from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from alignsam_sb3.compiling import compiled_for_shapes
@@ -33,6 +34,7 @@ from alignsam_sb3.policies.cells import CellExtractor
 from alignsam_sb3.policies.loading import restore
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 from alignsam_sb3.policies.plain import describe_arguments, describe_state
+from alignsam_sb3.policies.stages import Stage, describe_stages, write_stages
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +48,13 @@ class _SamAlgorithm(OnPolicyAlgorithm):
     recipe: dict[str, Any]
     """Plain values in the ``.zip`` that say how to build the policy again, so that it loads without unpickling."""
 
+    stages: dict[str, Stage]
+    """What is learned before PPO, and how far it has come."""
+
     _seen_before = SeenImages()
 
     def _setup_model(self) -> None:
+        self.stages = {}
         if self.rollout_buffer_class is None and isinstance(self.observation_space, spaces.Dict):
             maskable = isinstance(self, MaskablePPO)
             self.rollout_buffer_class = EpisodeMaskableRolloutBuffer if maskable else EpisodeRolloutBuffer
@@ -58,7 +64,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             self.rollout_buffer.reset()
         extractor = getattr(self.policy, "features_extractor", None)
         if self.device.type == "cuda" and isinstance(extractor, CellExtractor):
-            extractor.forward = compiled_for_shapes(extractor.forward)  # type: ignore[method-assign]
+            extractor.forward = compiled_for_shapes(extractor.forward)
         if self.env is not None:
             attach_recalibration(self, self.env)
         if distributed.world() > 1:
@@ -87,6 +93,18 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             self.env.seed(self.seed + distributed.offset_of(self.n_envs))
             self.action_space.seed(self.seed + distributed.rank())
             th.manual_seed(self.seed + distributed.rank())
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps:
+            self.stages = {}
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         """The last rollout may end after the last step: a schedule must not go below its end."""
@@ -125,8 +143,10 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         """Save as Stable-Baselines3 does, and in plain values what :meth:`load` needs, atomically: all of it or nothing."""
         saved = io.BytesIO()
         super().save(saved, exclude, include)
+        described = {**describe_state(self), "stages": describe_stages(self.stages)}
         with ZipFile(saved, "a") as archive:
-            archive.writestr(RECIPE, json.dumps({**self.recipe, **describe_state(self)}, indent=1))
+            archive.writestr(RECIPE, json.dumps({**self.recipe, **described}, indent=1))
+            write_stages(archive, self.stages)
             archive.writestr(SEEN, json.dumps(self.seen.to_json()))
         if not isinstance(path, str | Path):
             path.write(saved.getvalue())
@@ -166,7 +186,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before"]
+        ours = ("_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages")
+        return [*super()._excluded_save_params(), *ours]
 
 
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:

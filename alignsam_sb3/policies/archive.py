@@ -22,6 +22,7 @@ from alignsam_sb3.torch_archives import read_torch_archive
 RECIPE = "alignsam.json"
 SEEN = "seen.json"
 """Hashes of the images that a policy was trained on."""
+_STATES = (".pth", ".stage.pt")
 _MB = 1 << 20
 _ARCHIVE = Limits(entries=64, entry_bytes=256 * _MB, total_bytes=768 * _MB)
 _TENSORS = Limits(entries=20_000, entry_bytes=256 * _MB, total_bytes=256 * _MB)
@@ -57,7 +58,7 @@ class PolicyArchive:
         self.path = path if isinstance(path, io.IOBase) else _with_suffix(Path(path))  # type: ignore[arg-type]
         with self._opened() as archive:
             names = archive.namelist()
-            self._states = [name for name in names if name.endswith(".pth") and name != "pytorch_variables.pth"]
+            self._states = [name for name in names if name.endswith(_STATES) and name != "pytorch_variables.pth"]
             data = RECIPE if RECIPE in names else "data"
             self._data = _plain_json(read_entry(archive, data, _JSON), data)
 
@@ -104,7 +105,7 @@ class PolicyArchive:
                 state = read_torch_archive(file, _TENSORS, _PICKLE)
                 if not isinstance(state, dict):
                     raise ValueError(f"{name!r} in it holds no state dict")
-                found[name.removesuffix(".pth")] = state
+                found[name.removesuffix(".pth").removesuffix(".pt")] = state
         return found
 
     @contextmanager

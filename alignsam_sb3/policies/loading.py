@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.archive import PolicyArchive, check_optimizer, check_weights
 from alignsam_sb3.policies.plain import hyperparameters, restore_arguments, restore_space, restore_state
+from alignsam_sb3.policies.stages import read_stages
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +193,10 @@ def _set_parameters(model: BaseAlgorithm, archive: PolicyArchive, recipe: Mappin
             f"evaluate with the same segmenter, patches and number of categories ({error})"
         ) from error
     model.policy.load_state_dict(weights)
+    try:
+        model.__dict__["stages"] = read_stages(recipe.get("stages", {}), found)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a saved policy that can be used: {error}") from error
     if "policy.optimizer" in found:
         try:
             check_optimizer(list(model.policy.parameters()), found["policy.optimizer"])

@@ -10,6 +10,8 @@ Seeds are worked through in turn, so that after an interruption all tasks have a
 import argparse
 import multiprocessing
 import os
+import threading
+import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +20,17 @@ from ablation_tables import report
 from tqdm import tqdm
 
 from alignsam_sb3.ablation import SIZES, TASKS, run
+
+
+def end_with(parent: int) -> None:
+    """End this worker, whatever it is doing, as soon as the process that started it is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def work(task: str, seed: int, size: str, out: Path) -> str:
@@ -49,7 +62,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     jobs = [] if args.report else [(task, seed) for seed in args.seeds for task in args.tasks]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(args.workers, mp_context=context, initializer=end_with, initargs=(os.getpid(),)) as pool:
         futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
         for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks", disable=not jobs):
             if future.result():

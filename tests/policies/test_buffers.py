@@ -80,6 +80,7 @@ def test_it_stores_less(trained):
         return sum(value.nbytes for value in model.rollout_buffer.observations.values())
 
     stock = stored(trained("maskable", True, DummyVecEnv))
-    rows, episodes = (trained("maskable", False, venv_class).rollout_buffer.nbytes for venv_class in (SamSegVecEnv, DummyVecEnv))
+    kinds = (SamSegVecEnv, DummyVecEnv)
+    rows, episodes = (trained("maskable", False, kind).rollout_buffer.nbytes for kind in kinds)
     assert rows < 0.2 * stock  # beliefs and numbers of rows
     assert rows < episodes < 0.6 * stock  # each episode's embedding once

@@ -230,7 +230,8 @@ def vessel_network(tmp_path_factory):
 def test_prompts_are_chosen_and_everything_is_written(tmp_path, vessel_network):
     (tmp_path / "prompts.txt").write_text("object\ncrescent\nred object\n")
     said = run(
-        "scripts/studies/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt", "--reward-network", vessel_network,
+        "scripts/studies/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt",
+        "--reward-network", vessel_network,
         "--out", tmp_path,
     )  # fmt: skip
     assert "| agent |" in said
@@ -279,7 +280,8 @@ def test_a_network_rewards_and_learns_from_what_its_policy_finds(tmp_path):
     said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "4",
                "--reward-network", "tiny", "--out", tmp_path / "evaluation")  # fmt: skip
     assert "| score |" in said
-    run("scripts/studies/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "6", "--out", tmp_path)
+    few = ("--episodes", "6", "--out", tmp_path)
+    run("scripts/studies/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", *few)
     few = ["--images", "24", "--steps", "2", "--batch", "8"]
     fit = ["-m", "alignsam_sb3.rewards.network", "fit", "--dataset", "toy:saliency", *few, "--init", "tiny"]
     fit += ["--adversarial", tmp_path, "--out", tmp_path / "again"]
