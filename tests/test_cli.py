@@ -97,6 +97,7 @@ def test_annotate_passes_its_options_on(monkeypatch, tmp_path, capsys):
 def policy(tmp_path_factory):
     """A policy that has learned nothing, saved as a trained one is."""
     from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
     from alignsam_sb3.policies import SamMaskablePPO
     from alignsam_sb3.task import Task
 

@@ -209,7 +209,11 @@ def test_the_truth_is_turned_with_the_pictures(monkeypatch, seed):
     callback.init_callback(model)
     monkeypatch.setattr(Recalibration, "forward", note)
     monkeypatch.setattr("alignsam_sb3.callbacks.recalibration.dice_and_cross_entropy", loss)
-    monkeypatch.setattr(Recalibration, "inputs", lambda self, seen: with_truth(self, seen) if self.training else inputs(self, seen))
+
+    def looked_up(self, seen):
+        return with_truth(self, seen) if self.training else inputs(self, seen)
+
+    monkeypatch.setattr(Recalibration, "inputs", looked_up)
     callback.on_training_start({}, {})
     assert len(pairs) == 10
     assert all(th.equal(told, truth) for told, truth in pairs)

@@ -46,6 +46,7 @@ def test_the_zoos_enjoy_draws_maps_with_the_policys_own_module(tmp_path, monkeyp
     for name in ("create_test_env", "ALGOS"):
         monkeypatch.setattr(rl_zoo3.enjoy, name, getattr(rl_zoo3.enjoy, name))
     attach_when_played(trust=False)
-    env = rl_zoo3.enjoy.create_test_env("SamSeg-v0", env_kwargs=kwargs, vec_env_cls=SamSegVecEnv, hyperparams={}, should_render=False)
+    made = {"env_kwargs": kwargs, "vec_env_cls": SamSegVecEnv, "hyperparams": {}, "should_render": False}
+    env = rl_zoo3.enjoy.create_test_env("SamSeg-v0", **made)
     loaded = rl_zoo3.enjoy.ALGOS["ppo_mask"].load(tmp_path / "p.zip", device="cpu")
     assert env.get_attr("recalibration")[0] is loaded.policy.srm

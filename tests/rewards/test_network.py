@@ -320,7 +320,12 @@ def test_one_call_scores_all_environments_and_the_truth_is_logged_beside(monkeyp
     singles = make_vec_env("SamSegImplicit-v0", 4, seed=0, env_kwargs=kwargs)
     calls = []
     real = RewardScorer.predict
-    monkeypatch.setattr(RewardScorer, "predict", lambda self, photos, *rest: calls.append(len(photos)) or real(self, photos, *rest))
+
+    def counted(self, photos, *rest):
+        calls.append(len(photos))
+        return real(self, photos, *rest)
+
+    monkeypatch.setattr(RewardScorer, "predict", counted)
     observations = [v.reset() for v in (venv, singles)]
     actions = [int(np.flatnonzero(mask)[3]) for mask in observations[0]["action_mask"]]
     _, rewards, _, _ = venv.step(np.array(actions))
