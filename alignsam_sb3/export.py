@@ -99,7 +99,7 @@ class _Policy(nn.Module):
 
 
 def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
-    """Write ``encoder.onnx``, ``decoder.onnx``, ``policy.onnx``, ``language.onnx`` if it hears, ``config.json``, an example.
+    """Write ``encoder``, ``decoder``, ``policy`` and, if it hears, ``language.onnx``; ``config.json`` and ``example.py``.
 
     :return: what was written
     :raises ImportError: the packages of the extra are missing

@@ -1,4 +1,7 @@
-"""Annotate photographs with a policy, and draw what was found: ``python examples/annotate_photographs.py policy.zip PHOTOS``."""
+"""Annotate photographs with a policy, and draw what was found.
+
+python examples/annotate_photographs.py policy.zip PHOTOS [OUT]
+"""
 
 import sys
 

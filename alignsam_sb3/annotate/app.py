@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -165,5 +166,7 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, sha
     _, address, _ = page.launch(**options, head=HEAD, prevent_thread_lock=True, quiet=True, ssr_mode=False, footer_links=[])
     print(f"Open {address} in a browser; Ctrl-C ends it")
     if wait:
+        for ending in (signal.SIGINT, signal.SIGTERM):  # as Ctrl-C, also where a shell started it in the background
+            signal.signal(ending, signal.default_int_handler)
         page.block_thread()
     return str(address)

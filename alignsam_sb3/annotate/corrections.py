@@ -31,7 +31,7 @@ def write_corrections(run: Run) -> int:
     annotations: list[dict[str, Any]] = []
     with whole_folder(run.out / FOLDER) as part:
         for number, found in enumerate(chosen, 1):
-            target = part / "images" / "train" / found.image
+            target = part / "images" / found.image
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.image_path(found.image), target)
             images.append(_image(number, found, places))
@@ -40,7 +40,7 @@ def write_corrections(run: Run) -> int:
                     annotations.append(a.to_coco(len(annotations) + 1, number, places[a.category]))
         content = {"images": images, "annotations": annotations, "categories": coco_categories(run.identity.categories)}
         (part / "annotations").mkdir()
-        (part / "annotations" / "instances_train.json").write_text(json.dumps(content))
+        (part / "annotations" / "instances.json").write_text(json.dumps(content))
     return len(chosen)
 
 

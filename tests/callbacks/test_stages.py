@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch as th
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
 from alignsam_sb3.policies import SamMaskablePPO
@@ -104,7 +105,7 @@ def test_a_new_training_begins_with_its_stages(make_env):
 def test_stock_algorithms_save_no_stage(make_env, tmp_path):
     from sb3_contrib import MaskablePPO
 
-    venv = SamSegVecEnv([lambda: make_env(max_steps=2)] * 4)
+    venv = DummyVecEnv([lambda: make_env(max_steps=2)] * 4)
     model = MaskablePPO("MultiInputPolicy", venv, n_steps=4, batch_size=8, n_epochs=1, seed=0, device="cpu")
     model.learn(0, callback=WarmStartCallback(steps=8))
     model.save(tmp_path / "p.zip")

@@ -193,23 +193,20 @@ def test_a_trained_agent_follows_the_word(tmp_path):
 def own_and_crossed(path):
     """Mean Dice of the agent's masks with the named objects, and with those of another word on the same image."""
     import numpy as np
-    from alignsam_sb3.envs.sam_seg import SamSegEnv
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
     from alignsam_sb3 import metrics
     from alignsam_sb3.evaluation import agent_player, play
     from alignsam_sb3.policies import load_policy, read_recipe
+    from alignsam_sb3.task import Task
 
-    def make():
-        return SamSegEnv(**{**read_recipe(path)["env"], "split": "eval"})
-
-    env, own, crossed = make(), [], []
-    agent = agent_player(load_policy(path, DummyVecEnv([make])))
+    venv, own, crossed = SamSegVecEnv.of(Task(**read_recipe(path)["env"]).for_evaluation(), 4), [], []
+    agent = agent_player(load_policy(path, venv))
     for index in range(30):
-        sample = env.shared.dataset[index]
+        sample = venv.batch.shared.sample(index)
         shown = [int(c) for c in np.unique(sample.category_ids)]
         if len(shown) > 1:
-            row = play(agent, [make() for _ in shown], [(index, c) for c in shown])
+            row = play(agent, venv.batch, [(index, c) for c in shown])
             for mask, category, other in zip(row.masks, shown, np.roll(shown, 1), strict=True):
                 own.append(metrics.dice(mask, sample.target(category)))
                 crossed.append(metrics.dice(mask, sample.target(int(other))))
