@@ -133,8 +133,8 @@ class Calibration:
         """The score from which masks can go unreviewed.
 
         Among masks with at least that score, the share with a Dice below ``good`` is at most ``share``; with probability
-        ``confidence`` over the draw of the labelled images, which are taken as independent of each other. Scores are tested from
-        the highest down, in an order that does not depend on the truth, until one fails.
+        ``confidence`` over the draw of the labelled images, which are taken as independent of each other. Scores are tested
+        from the highest down, in an order that does not depend on the truth, until one fails.
 
         :return: a score, or infinity where the labelled images allow none
         :raises ValueError: a number is not between 0 and 1
@@ -171,7 +171,8 @@ class Calibration:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            found = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            found = cls(**plain)
             found._check()
         except (TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"this is no calibration of this version ({error}): run `alignsam calibrate` again") from error
@@ -233,8 +234,8 @@ def fit_calibration(judged: Sequence[Judged], level: float = 0.9, seed: int = 0,
     images = list(dict.fromkeys(j.annotation.image_id for j in judged))
     if len(judged) < LEAST_PAIRS or len(images) < 3:
         raise ValueError(
-            f"{len(judged)} masks of {len(images)} labelled images are too few to calibrate: at least {LEAST_PAIRS} masks of 3 "
-            "images are needed, and 100 images make it worth having"
+            f"{len(judged)} masks of {len(images)} labelled images are too few to calibrate: at least {LEAST_PAIRS} masks "
+            "of 3 images are needed, and 100 images make it worth having"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     fitted = {images[i] for i in order[: math.ceil(len(images) / 3)]}
@@ -269,8 +270,9 @@ def _fit(part: Sequence[Judged], level: float, policy: str, data: str) -> Calibr
     held = features @ presence > 0 if len(presence) else np.ones(len(part), bool)
     held = held if held.any() else np.ones(len(part), bool)
     quality = _logistic(features[held], dice[held], np.ones(int(held.sum())))
-    plain = [tuple(float(v) for v in values) for values in (mean, scale, presence, quality, absence)]
-    return Calibration(names, categories, *plain, (), (), level, policy, data)
+    numbers = {"mean": mean, "scale": scale, "presence": presence, "quality": quality, "absence": absence}
+    plain: dict[str, Any] = {name: tuple(float(v) for v in values) for name, values in numbers.items()}
+    return Calibration(names, categories, **plain, scores=(), dices=(), level=level, policy=policy, data=data)
 
 
 def _signals(annotations: Sequence[Annotation], names: Sequence[str]) -> Floats:

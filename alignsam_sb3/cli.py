@@ -37,8 +37,9 @@ def _zoo(argv: list[str]) -> None:
     try:
         from alignsam_sb3 import zoo
     except ImportError as error:
-        raise ImportError(f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'") from error
-
+        raise ImportError(
+            f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'"
+        ) from error
     sys.argv = ["alignsam", *argv]
     zoo.main("train")
 
@@ -63,7 +64,9 @@ def _annotate(argv: list[str]) -> None:
     _add_policy(parser)
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME", help="by default all that the policy knows")
     parser.add_argument("--formats", nargs="+", default=["coco"], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
-    parser.add_argument("--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews")
+    parser.add_argument(
+        "--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")
     parser.add_argument("--no-progress", action="store_true")
@@ -94,15 +97,19 @@ def _calibrate(argv: list[str]) -> None:
     from alignsam_sb3.annotate import calibrate
     from alignsam_sb3.calibration import describe
     from alignsam_sb3.datasets import load_dataset
+    from alignsam_sb3.datasets.options import add_dataset_kwargs
+    from alignsam_sb3.policies.archive import PolicyArchive
 
     parser = _parser("calibrate", _calibrate)
     _add_policy(parser)
     parser.add_argument("--labelled", required=True, metavar="SPEC", help="labelled images that no training saw: coco:ROOT")
     parser.add_argument("--split", default="eval")
+    add_dataset_kwargs(parser)
     parser.add_argument("--level", type=float, default=0.9, help="probability with which lower bounds are to hold")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    found = calibrate(_load(args), load_dataset(args.labelled, args.split), args.level, args.seed)
+    dataset, seen = load_dataset(args.labelled, args.split, **args.dataset_kwargs), PolicyArchive(args.policy).seen
+    found = calibrate(_load(args), dataset, args.level, args.seed, seen=seen)
     found.write(args.policy)
     said = describe(found)
     print(f"Calibrated on {args.labelled}; on {said['masks']:.0f} masks of images that the fit did not see:")
@@ -115,7 +122,7 @@ def _calibrate(argv: list[str]) -> None:
 
 def _review(argv: list[str]) -> None:
     """Review a run in the browser, the most doubtful mask first."""
-    from alignsam_sb3.annotate import Run, app, stream
+    from alignsam_sb3.annotate import Run, stream
     from alignsam_sb3.annotate.corrections import write_corrections
     from alignsam_sb3.annotate.formats import FORMATS, write_formats
     from alignsam_sb3.annotate.review import Review
@@ -129,9 +136,13 @@ def _review(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     run, predict = Run.open(args.run), _load(args)
     if predict.fingerprint != run.identity.policy:
-        raise ValueError(f"{args.run} was annotated by policy {run.identity.policy}, and {args.policy} is {predict.fingerprint}")
+        raise ValueError(
+            f"{args.run} was annotated by policy {run.identity.policy}, and {args.policy} is {predict.fingerprint}"
+        )
     threshold = stream.accepted_from(predict, args.accept)
     review = Review(run, predict.segmenter, float("inf") if args.accept is None else threshold)
+    from alignsam_sb3.annotate import app
+
     app.serve(app.review_page(review), args.host, args.port, args.share)
     write_formats(run, args.formats, threshold)
     count = write_corrections(run)
@@ -141,13 +152,16 @@ def _review(argv: list[str]) -> None:
 
 def _play(argv: list[str]) -> None:
     """Upload a photo in the browser, name a target, watch the agent, click."""
-    from alignsam_sb3.annotate import app
+    from alignsam_sb3.annotate.play import Play
 
     parser = _parser("play", _play)
     _add_policy(parser)
     _add_server(parser)
     args = parser.parse_args(argv)
-    app.serve(app.play_page(_load(args)), args.host, args.port, args.share)
+    predict = _load(args)
+    from alignsam_sb3.annotate import app
+
+    app.serve(app.play_page(Play(predict), predict.categories), args.host, args.port, args.share)
 
 
 def _export(argv: list[str]) -> None:
@@ -164,7 +178,7 @@ def _export(argv: list[str]) -> None:
 
 def _push(argv: list[str]) -> None:
     """Upload a policy to the Hugging Face Hub, nothing of it pickled."""
-    from alignsam_sb3.integrations import hub
+    from alignsam_sb3 import hub
 
     parser = _parser("push", _push)
     parser.add_argument("policy", type=Path)
@@ -178,7 +192,7 @@ def _push(argv: list[str]) -> None:
 
 def _pull(argv: list[str]) -> None:
     """Download a policy from the Hugging Face Hub."""
-    from alignsam_sb3.integrations import hub
+    from alignsam_sb3 import hub
 
     parser = _parser("pull", _pull)
     parser.add_argument("repo", help="user/name")

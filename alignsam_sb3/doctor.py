@@ -9,7 +9,16 @@ from importlib.util import find_spec
 from alignsam_sb3.files import cache_folder
 from alignsam_sb3.version import __version__
 
-PACKAGES = ("torch", "torchvision", "stable_baselines3", "sb3_contrib", "gymnasium", "segment_anything", "open_clip_torch", "timm")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "stable_baselines3",
+    "sb3_contrib",
+    "gymnasium",
+    "segment_anything",
+    "open_clip_torch",
+    "timm",
+)
 EXTRAS = {
     "zoo": "rl_zoo3",
     "app": "gradio",

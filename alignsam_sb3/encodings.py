@@ -62,8 +62,8 @@ def to_cvat_points(mask: Mask) -> list[int]:
 def to_label_studio_rle(mask: Mask) -> list[int]:
     """Label Studio's brush mask, which is not COCO's: bytes of packed runs over RGBA pixels, row by row.
 
-    Header: the number of values (32 bits), bits of a value less 1 (5), and four widths of lengths less 1 (4 each). Each run: a 1,
-    which width (2 bits), its length less 1, its value (8).
+    Header: the number of values (32 bits), bits of a value less 1 (5), and four widths of lengths less 1 (4 each). Each run:
+    a 1, which width (2 bits), its length less 1, its value (8).
     """
     bits = [f"{4 * mask.size:032b}", f"{7:05b}", *(f"{width - 1:04b}" for width in LS_BITS)]
     for k, pixels in enumerate(run_lengths(mask.ravel())):

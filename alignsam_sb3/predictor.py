@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.nn.functional import adaptive_avg_pool2d
 
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.boxes import map_box
@@ -27,6 +28,7 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
+from alignsam_sb3.signals import language_signals
 from alignsam_sb3.task import Task
 
 PAIRS_AT_ONCE = 64  # of an image and a category, played together
@@ -106,7 +108,7 @@ class Predictor:
         :param revision: a branch, tag or commit
         :param options: of :meth:`load`
         """
-        from alignsam_sb3.integrations.hub import pull
+        from alignsam_sb3.hub import pull
 
         return cls.load(pull(repo, revision), **options)
 
@@ -180,7 +182,11 @@ class Predictor:
             episodes.carry_out(plan)
             over |= episodes.over(plan)
             episodes.refresh()
-        signals = self._signals(episodes, before, said)
+        signals = self._signals(episodes, before)
+        if said:
+            signals = [
+                own | other for own, other in zip(signals, self._agreement(episodes, rows, categories, said), strict=True)
+            ]
         masks, ious = episodes.sessions.masks(), episodes.sessions.iou.tolist()
         made = [
             Annotation.of("", self.categories[c], masks[k], episodes.sessions.clicks(k), ious[k], signals[k], self.fingerprint)
@@ -191,7 +197,10 @@ class Predictor:
     def _begin(
         self, images: Sequence[Photo], rows: NDArray[np.int64], categories: NDArray[np.int64]
     ) -> tuple[ClickEpisodes, dict[str, NDArray[np.floating]]]:
-        """Episodes before their first step, and what the prior says of the images: over them squashed, and at all."""
+        """Episodes before their first step, and what the prior says of the images, with ``cosine_maps`` in the frame.
+
+        All is rounded to half precision, as in the banks that the policy was trained on.
+        """
         episodes = ClickEpisodes(self.task, self.segmenter, len(self.categories), len(rows))
         episodes.recalibration = getattr(self.model.policy, "srm", None)
         frame, everyone = self.segmenter.frame, np.arange(len(rows))
@@ -200,17 +209,17 @@ class Predictor:
         constants = {"image": th.from_numpy(pictures.transpose(0, 3, 1, 2).copy())}
         said: dict[str, NDArray[np.floating]] = {}
         if self._prior is not None:
-            said = {name: x.cpu().numpy() for name, x in self._prior.describe(images).items()}
+            said = {name: x.half().float().cpu().numpy() for name, x in self._prior.describe(images).items()}
             grid = self.segmenter.embedding_shape[1:]
             for name in ("similarity_maps", "cosine_maps"):
                 framed = [frame.from_squashed(m, (h, w), grid) for m, (h, w) in zip(said[name], sizes, strict=True)]
-                constants[name] = th.from_numpy(np.stack(framed))
+                constants[name] = th.from_numpy(np.stack(framed)).half().float()
+            said["cosine_maps"] = constants["cosine_maps"].numpy()
         device, at = self.segmenter.device, th.from_numpy(rows)
-        features = {name: x[at.to(x.device)] for name, x in self.segmenter.encode(images).items()}
+        features = {name: x[at.to(x.device)].half().float() for name, x in self.segmenter.encode(images).items()}
         episodes.start(everyone, features, {k: x[at].to(device) for k, x in constants.items()}, sizes[rows], categories)
-        said = {name: x[rows, categories] for name, x in said.items()}
         if self.task.box == "clip" and said:
-            maps = said["similarity_maps"]
+            maps = said["similarity_maps"][rows, categories]
             episodes.draw_boxes(everyone, [map_box(m, episodes.size(k)) for k, m in enumerate(maps)])
         if self.task.initial_pair:
             pairs = episodes.pairs_of_maps(everyone)
@@ -219,14 +228,12 @@ class Predictor:
         episodes.refresh()
         return episodes, said
 
-    def _signals(
-        self, episodes: ClickEpisodes, before: th.Tensor, said: dict[str, NDArray[np.floating]]
-    ) -> list[dict[str, float]]:
-        """What may tell the quality of each mask.
+    def _signals(self, episodes: ClickEpisodes, before: th.Tensor) -> list[dict[str, float]]:
+        """What the segmenter's answers tell of the quality of each mask.
 
         ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure);
         ``agreement``: IoU with the mask before the last step; ``area``: share of the frame; ``certainty``: mean distance of
-        the probability from one half, within the mask; ``clip_score``: whether the prior sees the category at all.
+        the probability from one half, within the mask.
         """
         logits, ends = episodes.sessions.logits, episodes.sessions.iou
         mask = logits > 0
@@ -239,9 +246,23 @@ class Predictor:
             "certainty": 2 * inside.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1),
         }
         columns = {name: value.tolist() for name, value in values.items()}
-        if said:
-            columns["clip_score"] = said["scores"].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _agreement(
+        self,
+        episodes: ClickEpisodes,
+        rows: NDArray[np.int64],
+        categories: NDArray[np.int64],
+        said: dict[str, NDArray[np.floating]],
+    ) -> list[dict[str, float]]:
+        """How far language agrees with each mask; see :func:`~alignsam_sb3.signals.language_signals`."""
+        cosines, scores = said["cosine_maps"], said["scores"]
+        shares = adaptive_avg_pool2d((episodes.sessions.logits > 0).float()[:, None], cosines.shape[-2:])
+        inside = (shares[:, 0] > 0.5).cpu().numpy()
+        return [
+            language_signals(mask, cosines[row], scores[row], int(category))
+            for mask, row, category in zip(inside, rows, categories, strict=True)
+        ]
 
 
 class _Spaces(gym.Env[Any, Any]):

@@ -196,7 +196,8 @@ class SamExperimentManager(ExperimentManager):
         super().create_callbacks()  # type: ignore[no-untyped-call]
         for callback in self.callbacks:
             if isinstance(callback, StageCallback) and freq > 0 and not self.optimize_hyperparameters:
-                callback.save_to(Path(self.save_path, "rl_model_0_steps.zip"), min(freq, max(callback.steps // CHECKPOINTS, 1)))
+                every = min(freq, max(callback.steps // CHECKPOINTS, 1))
+                callback.save_to(Path(self.save_path, "rl_model_0_steps.zip"), every)
         self.callbacks.sort(key=lambda callback: PRETRAINING.index(type(callback)) if type(callback) in PRETRAINING else -1)
         if not self.optimize_hyperparameters and not distributed.rank():
             self.callbacks += self._our_callbacks()
@@ -247,7 +248,7 @@ class SamExperimentManager(ExperimentManager):
             model.learn(steps, self.callbacks, reset_num_timesteps=not self.continue_training, **interval)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             saved = f"{self.save_path}/{self.env_name}.zip"
-            print(f"Interrupted {describe_progress(model)}. Once the policy is saved, go on with the same command and: -i {saved}")
+            print(f"Interrupted {describe_progress(model)}. Once it is saved, go on with the same command and: -i {saved}")
         finally:
             if self.callbacks:
                 self.callbacks[0].on_training_end()  # cleans the progress bar
@@ -291,7 +292,7 @@ def main(script: str) -> None:
         guard()
     if script == "enjoy":
         attach_when_played(ours.trust)
-        rl_zoo3.enjoy.get_model_path = latest_model_path  # type: ignore[attr-defined]
+        rl_zoo3.enjoy.get_model_path = latest_model_path  # type: ignore[attr-defined, assignment]
     try:
         getattr(importlib.import_module(f"rl_zoo3.{script}"), script)()
     except KeyboardInterrupt:  # before the first step, or in enjoy
@@ -311,9 +312,9 @@ def latest_model_path(exp_id: int, folder: str, algo: str, env_name: Any, *which
         except (ValueError, AssertionError) as error:
             print(f"{error}" + (": looking at the run before" if exp_id == 0 and number > 1 else ""))
     left = sorted(Path(folder, algo).glob(f"{env_name}_*/rl_model_*_steps.zip"), key=lambda path: path.stat().st_mtime)
-    hint = f"The last checkpoint is {left[-1]}: go on from it, train.py -i {left[-1]}, or add --load-last-checkpoint" if left else (
-        f"Train one: train.py --algo {algo} --env {env_name} -f {folder}"
-    )
+    hint = f"Train one: train.py --algo {algo} --env {env_name} -f {folder}"
+    if left:
+        hint = f"The last checkpoint is {left[-1]}: go on from it, train.py -i {left[-1]}, or add --load-last-checkpoint"
     raise SystemExit(f"No such policy in {Path(folder, algo)}. {hint}")
 
 

@@ -36,6 +36,9 @@ class Observation(dict[str, th.Tensor]):
         super().__init__(values)
         self.rows, self.bank = rows, shared.device_bank
 
+    def __reduce__(self) -> tuple[type[dict[str, th.Tensor]], tuple[dict[str, th.Tensor]]]:
+        return dict, (dict(self),)  # copied and pickled without the bank
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,6 +71,8 @@ class ClickBatch(ClickEpisodes):
         self.uses_ground_truth, self.labelled = task.uses_ground_truth, self.shared.labelled
         self._may_ask_truth = task.may_begin_from_truth and self.labelled
         task.check_truth(self._may_ask_truth)
+        if task.box is not None and not self.segmenter.learned_boxes:
+            logger.warning("%s was never taught what a box is: box=%r will hardly help", self.segmenter.name, task.box)
         self._reward = make_reward(task.reward)
         self.scorer = self._make_scorer()
         self.scenes = self.shared.scenes(task.patches)

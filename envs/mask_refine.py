@@ -33,7 +33,7 @@ class MaskRefineEnv(gym.Env[Observation, int]):
     :param dataset: a spec
     :param split: ``"train"`` or ``"eval"``
     :param dataset_kwargs: options of the data set
-    :param text_segmenter: ``clip_sam`` or ``sa2va:PATH``
+    :param text_segmenter: ``clip_sam``, ``sam3:PATH`` or ``sa2va:PATH``
     :param segmenter: of ``clip_sam``
     :param clip: of ``clip_sam``
     :param prompts: what the text segmenter is asked, with ``{}`` for the category, or a file with one a line

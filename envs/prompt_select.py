@@ -63,7 +63,7 @@ class PromptSelectEnv(gym.Env[NDArray[np.float32], int]):
     :param dataset: a spec
     :param split: ``"train"`` or ``"eval"``
     :param dataset_kwargs: options of the data set
-    :param text_segmenter: ``clip_sam`` or ``sa2va:PATH``
+    :param text_segmenter: ``clip_sam``, ``sam3:PATH`` or ``sa2va:PATH``
     :param segmenter: of ``clip_sam``
     :param clip: of ``clip_sam``, and of the observation ``"clip"``
     :param prompts: candidates with ``{}`` for the category, or a file with one a line; by default eleven for any concept

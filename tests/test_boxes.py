@@ -67,7 +67,7 @@ def test_a_maps_box_holds_the_most_likely_place_and_what_is_connected_with_it():
 
 
 def test_clips_box_finds_salient_objects():
-    clip, scenes = load_clip("tiny", "cpu"), ToyScenes("saliency", "train", n_images=20)
+    clip, scenes = load_clip("tiny", "cpu"), ToyScenes("saliency", "train", n_images=10)
     rng, found, anywhere = np.random.default_rng(0), [], []
     for i in range(len(scenes)):
         scene = scenes[i]

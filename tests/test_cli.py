@@ -39,7 +39,7 @@ def test_every_command_has_help(name, capsys):
         (["review", "nowhere", "--policy", "none.zip"], "no run in nowhere"),
         (["push", "none.zip", "me/dogs"], "no policy at none.zip"),
         (["pull", "dogs"], "user/name"),
-        (["calibrate", "--policy", "none.zip", "--labelled", "cocoo:x"], "none.zip"),
+        (["calibrate", "--policy", "none.zip", "--labelled", "cocoo:x"], "did you mean 'coco'"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(words, said, capsys, tmp_path, monkeypatch):
@@ -91,3 +91,44 @@ def test_annotate_passes_its_options_on(monkeypatch, tmp_path, capsys):
     (args,) = seen
     assert args[0] == "predictor" and str(args[1]) == "photos" and args[4:6] == (["coco", "yolo"], 0.1)
     assert "Review: alignsam review out --policy p.zip" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy that has learned nothing, saved as a trained one is."""
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
+    from alignsam_sb3.policies import SamMaskablePPO
+    from alignsam_sb3.task import Task
+
+    task = Task("toy:semantic", dataset_kwargs={"n_images": 12}, max_steps=2, device="cpu")
+    path = tmp_path_factory.mktemp("policy") / "policy.zip"
+    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2).save(path)
+    return path
+
+
+def test_from_a_policy_to_annotated_photos(policy, tmp_path, capsys):
+    import json
+
+    from PIL import Image
+
+    from alignsam_sb3.calibration import Calibration
+    from alignsam_sb3.datasets import ToyScenes
+
+    labelled = ["--labelled", "toy:semantic", "--dataset-kwargs", "n_images=12", "--device", "cpu"]
+    assert cli.main(["calibrate", "--policy", str(policy), *labelled]) == 0
+    assert "of the masks need no review" in capsys.readouterr().out and Calibration.read(policy) is not None
+    (tmp_path / "photos").mkdir()
+    for k in range(3):
+        Image.fromarray(ToyScenes("semantic", "eval", n_images=20)[k + 12].image).save(tmp_path / "photos" / f"{k}.png")
+    (tmp_path / "photos" / "broken.png").write_text("no photo")
+    words = ["annotate", str(tmp_path / "photos"), "--policy", str(policy), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert cli.main([*words, "--categories", "disc", "ring", "--formats", "coco", "png"]) == 0
+    said = capsys.readouterr().out
+    assert "3 images annotated" in said and "1 skipped" in said
+    found = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    scores = [a["score"] for f in found for a in f.get("annotations", ())]
+    assert len(scores) == 6 and all(0 <= s <= 1 for s in scores) and len(list((tmp_path / "run").rglob("*.png.png"))) == 6
+    assert cli.main(["calibrate", "--policy", str(policy), *labelled, "--seed", "1"]) == 0
+    assert cli.main([*words, "--categories", "disc", "ring"]) == 1  # another calibration would mix results
+    assert "made with calibration" in capsys.readouterr().err

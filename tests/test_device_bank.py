@@ -36,9 +36,12 @@ def banks(tiny, tmp_path_factory):
 
     def make(place, language=language):
         read = []
-        bank = DeviceBank(
-            features, language, tiny.frame, (16, 16), 128, lambda row: read.append(row) or data[row].image, th.device("cpu"), place
-        )  # fmt: skip
+
+        def photo(row):
+            read.append(row)
+            return data[row].image
+
+        bank = DeviceBank(features, language, tiny.frame, (16, 16), 128, photo, th.device("cpu"), place)
         return bank, read
 
     return data, features, language, make
@@ -106,7 +109,7 @@ def test_what_does_not_fit_stays_in_its_files(banks, monkeypatch):
 
 
 def test_an_image_that_has_gone_is_named(banks, tiny):
-    data, features, language, _ = banks
+    _, features, language, _ = banks
 
     def gone(row):
         raise UnreadableImageError(f"{row}.png: no such file")

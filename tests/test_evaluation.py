@@ -2,9 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
 from alignsam_sb3 import evaluation
+from alignsam_sb3.evaluation.__main__ import main
+from alignsam_sb3.evaluation.report import target_pairs
 from alignsam_sb3.policies import SamMaskablePPO
 
 
@@ -17,7 +20,7 @@ def policy(tmp_path_factory, make_env):
 
 
 def run(policy, out, capsys, *more):
-    evaluation.main(["--policy", str(policy), "--episodes", "6", "--seed", "3", "--out", str(out), *more])
+    main(["--policy", str(policy), "--episodes", "6", "--seed", "3", "--out", str(out), *more])
     return json.loads((out / "results.json").read_text()), capsys.readouterr().out
 
 
@@ -61,19 +64,47 @@ def test_episodes_are_distinct_while_they_last_and_balanced():
     assert row.interval("dice")[0] == pytest.approx(1.96 * np.std(np.arange(6), ddof=1) / np.sqrt(5))
 
 
-def test_batches_do_not_change_the_numbers(make_env, monkeypatch):
-    def rows(chunk):
-        monkeypatch.setattr(evaluation, "CHUNK", chunk)
+def test_batches_do_not_change_the_numbers(make_env):
+    task = make_env(split="eval").unwrapped.task
+
+    def rows(n):
         players = {"oracle": evaluation.oracle_player}
-        return evaluation.evaluate(players, lambda: make_env(split="eval").unwrapped, 5, 0)[0]
+        return evaluation.evaluate(players, ClickBatch(task, n), 5, 0)[0]
 
     assert np.allclose(rows(2)["oracle"].scores["dice"], rows(5)["oracle"].scores["dice"], atol=1e-3)
+
+
+def test_the_agent_takes_the_best_action_rather_than_drawing_one(make_env):
+    venv = SamSegVecEnv([lambda: make_env(max_steps=3, split="eval")] * 4)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=4, batch_size=4, seed=0, device="cpu")
+    venv.reset()
+    observation = venv.batch.observe()
+    tensors, _ = model.policy.obs_to_tensor(observation)
+    probabilities = model.policy.get_distribution(tensors, observation["action_mask"]).distribution.probs
+    for _ in range(3):
+        assert evaluation.agent_player(model)(venv.batch, observation, 0) == probabilities.argmax(1).tolist()
+
+
+def test_images_seen_in_training_are_refused_or_counted(tmp_path, capsys, make_env):
+    path = tmp_path / "policy.zip"
+    venv = SamSegVecEnv([lambda: make_env(max_steps=2)] * 2)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=8, batch_size=4, n_epochs=1, seed=0, device="cpu")
+    model.learn(16)
+    model.save(path)
+    more = ["--dataset", "toy:saliency:train", "--dataset-kwargs", "n_images=13"]  # another set, in which all of them are
+    with pytest.raises(SystemExit, match=r"trained on \d+ of these .* images .*--allow-seen"):
+        run(path, tmp_path / "no", capsys, *more)
+    results, printed = run(path, tmp_path / "yes", capsys, *more, "--allow-seen")
+    assert results["seen_in_training"]
+    assert "were seen in training" in printed
+    unseen, _ = run(path, tmp_path / "eval", capsys)
+    assert unseen["seen_in_training"] == []
 
 
 def test_photographs_in_another_data_set(policy, tmp_path, capsys, photographs):
     root = photographs / "coco_permissive"
     results, _ = run(policy, tmp_path, capsys, "--dataset", f"coco:{root}", "--categories", "person")
-    assert results["data"].startswith("coco-val2017")
+    assert results["data"].startswith("coco-eval")
 
 
 def test_intervals_and_stops():
@@ -84,15 +115,15 @@ def test_intervals_and_stops():
 
 
 def test_a_player_that_stops_keeps_its_mask(make_env):
-    env = make_env(done=True, split="eval").unwrapped
-    stop = env.action_space.n - 1
+    batch = ClickBatch(make_env(done=True, split="eval").unwrapped.task, 2)
+    stop = batch.actions.n - 1
 
-    def one_click_then_done(envs, observations, turn):
-        return [evaluation.centre_click(e.target) if turn == 0 else stop for e in envs]
+    def one_click_then_done(batch, observations, turn):
+        return evaluation.centre_player(batch, observations, turn) if turn == 0 else [stop] * batch.n
 
-    row = evaluation.play(one_click_then_done, [env], [(0, 0), (1, 0)])
+    row = evaluation.play(one_click_then_done, batch, [(0, 0), (1, 0), (2, 0)])
     assert np.array_equal(row.scores["dice"][:, 0], row.scores["dice"][:, -1])
-    assert [len(c) for c in row.clicks] == [1, 1]
+    assert [len(c) for c in row.clicks] == [1, 1, 1]
 
 
 def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env):
@@ -115,4 +146,4 @@ def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env
 
 def test_target_pairs_are_of_one_image():
     images = (np.array([3, 4]), np.array([4, 5]), np.array([4, 5]))
-    assert evaluation.target_pairs(images) == [[(4, 0), (4, 1), (4, 2)], [(5, 1), (5, 2)]]
+    assert target_pairs(images) == [[(4, 0), (4, 1), (4, 2)], [(5, 1), (5, 2)]]

@@ -150,7 +150,7 @@ def test_by_default_each_has_its_own_folder(tmp_path, monkeypatch):
 
 
 def test_unreadable_images_are_named_together_or_skipped(coco_root, tmp_path, tiny, caplog):
-    (coco_root / "val2017" / "001.png").unlink()
+    (coco_root / "val2017" / "001.png").write_bytes(b"no image")
     (coco_root / "val2017" / "002.png").write_bytes(b"")
     data = CocoDataset(coco_root, "eval")
     with pytest.raises(UnreadableImageError, match=r"2 of 4 images(.|\n)*001.png(.|\n)*002.png"):

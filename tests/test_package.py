@@ -11,7 +11,8 @@ import alignsam_sb3
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = (
-    "import alignsam_sb3.envs, gymnasium; from alignsam_sb3.envs.actions import ClickActions; print(gymnasium.spec('SamSeg-v0').id)"
+    "import alignsam_sb3.envs, gymnasium; from alignsam_sb3.envs.actions import ClickActions; "
+    "print(gymnasium.spec('SamSeg-v0').id)"
 )
 ALSO = {"Makefile", "pyproject.toml", ".ci", ".gitignore", "LICENSE", "docs", "examples"}
 ALSO |= {"CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}

@@ -183,3 +183,49 @@ def test_no_module_is_taught_where_the_reward_looks_at_no_truth(capsys):
     model.learn(8, callback=RecalibrationCallback(steps=8))
     assert "stays as it is" in capsys.readouterr().out
     assert all(th.equal(value, before[key]) for key, value in model.policy.srm.state_dict().items())
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_truth_is_turned_with_the_pictures(monkeypatch, seed):
+    """Each view that the module learns from lies over its own truth, and not all views are the image as it is."""
+    venv = make_vec_env("SamSeg-v0", 3, 0, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)
+    model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=2, batch_size=6, n_epochs=1, seed=seed, device="cpu")
+    inputs, forward, pairs, untouched = Recalibration.inputs, Recalibration.forward, [], []
+
+    def with_truth(self, observations):
+        untouched.append(th.as_tensor(np.stack(venv.env_method("truth_on_grid"))))
+        return {**inputs(self, observations), "told": untouched[-1]}
+
+    def note(self, observations):
+        if "told" in observations:
+            pairs.append([observations["told"]])
+        return forward(self, observations)
+
+    def loss(logits, truth, known):
+        pairs[-1].append(th.cat([truth, known], 1))
+        return dice_and_cross_entropy(logits, truth, known)
+
+    callback = RecalibrationCallback(steps=30, updates=1, beside=False)
+    callback.init_callback(model)
+    monkeypatch.setattr(Recalibration, "forward", note)
+    monkeypatch.setattr("alignsam_sb3.callbacks.recalibration.dice_and_cross_entropy", loss)
+
+    def looked_up(self, seen):
+        return with_truth(self, seen) if self.training else inputs(self, seen)
+
+    monkeypatch.setattr(Recalibration, "inputs", looked_up)
+    callback.on_training_start({}, {})
+    assert len(pairs) == 10
+    assert all(th.equal(told, truth) for told, truth in pairs)
+    assert sum(not th.equal(told, image) for (told, _), image in zip(pairs, untouched, strict=True)) >= 5
+
+
+def test_environments_in_wrappers_draw_with_the_policys_module(trained):
+    """gym.make and Monitor wrap environments: what is set on a wrapper stays there."""
+    model, _ = trained
+    venv = make_vec_env("SamSeg-v0", 2, 0, env_kwargs=KWARGS)
+    attach_recalibration(model, venv)
+    assert all(env.unwrapped.batch.recalibration is model.policy.srm for env in venv.envs)
+    alone = gym.make("SamSeg-v0", **KWARGS)
+    attach_recalibration(model, alone)
+    assert not (alone.reset(seed=0)[0]["foreground_map"] == 0.5).all()

@@ -7,7 +7,7 @@ from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.policies import SamMaskablePPO
-from alignsam_sb3.zoo import WARM_START, FairTrialEvalCallback, merge_env_kwargs, share_when_played, with_warm_start
+from alignsam_sb3.zoo import WARM_START, FairTrialEvalCallback, attach_when_played, with_warm_start
 
 KWARGS = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 8}, "clip": None, "patches": 6, "device": "cpu"}
 
@@ -39,23 +39,14 @@ def test_a_flag_sets_the_warm_start_and_takes_it_away(given):
     assert with_warm_start(given, 0) == others
 
 
-def test_options_of_a_data_set_are_merged_and_those_of_another_kind_left_out():
-    file = {"dataset": "toy:semantic", "dataset_kwargs": {"min_area": 0.02, "n_images": 50}, "clip": "tiny"}
-    same = merge_env_kwargs(file, {"dataset": "toy:blur", "dataset_kwargs": {"n_images": 9}, "clip": None})
-    assert same == {"dataset": "toy:blur", "dataset_kwargs": {"min_area": 0.02, "n_images": 9}, "clip": None}
-    assert merge_env_kwargs(file, {"dataset": "coco:/data"})["dataset_kwargs"] == {}
-    given = {"dataset": "coco:/data", "dataset_kwargs": {"max_images": 3}}
-    assert merge_env_kwargs(file, given)["dataset_kwargs"] == {"max_images": 3}
-    assert merge_env_kwargs({}, {"srm": True}) == {"srm": True}
-
-
 def test_the_zoos_enjoy_draws_maps_with_the_policys_own_module(tmp_path, monkeypatch):
     kwargs = {**KWARGS, "srm": True}
     model = SamMaskablePPO("ImplicitMaskablePolicy", make_vec_env("SamSeg-v0", 1, env_kwargs=kwargs), device="cpu")
     model.save(tmp_path / "p.zip")
     for name in ("create_test_env", "ALGOS"):
         monkeypatch.setattr(rl_zoo3.enjoy, name, getattr(rl_zoo3.enjoy, name))
-    share_when_played()
-    env = rl_zoo3.enjoy.create_test_env("SamSeg-v0", env_kwargs=kwargs, vec_env_cls=SamSegVecEnv, hyperparams={})
+    attach_when_played(trust=False)
+    made = {"env_kwargs": kwargs, "vec_env_cls": SamSegVecEnv, "hyperparams": {}, "should_render": False}
+    env = rl_zoo3.enjoy.create_test_env("SamSeg-v0", **made)
     loaded = rl_zoo3.enjoy.ALGOS["ppo_mask"].load(tmp_path / "p.zip", device="cpu")
-    assert env.get_attr("srm")[0] is loaded.policy.srm
+    assert env.get_attr("recalibration")[0] is loaded.policy.srm

@@ -1,6 +1,6 @@
 """The job itself: folders of images in, annotations and a review queue out.
 
-:func:`annotate_folder` and :func:`calibrate` take a predictor; ``alignsam annotate``, ``review`` and ``calibrate`` are these on
+:func:`annotate_folder` and :func:`calibrate` take a predictor; ``alignsam annotate`` and ``alignsam calibrate`` are these on
 the command line.
 """
 

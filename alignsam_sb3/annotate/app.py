@@ -1,50 +1,43 @@
 """The page in the browser: a queue to review, or one photo to play with. Gradio's, and no page of our own."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, TypeVar
 
-from alignsam_sb3.annotate.predicting import Picture, Predicts
+from alignsam_sb3.annotate.play import Play
+from alignsam_sb3.annotate.predicting import Picture
 from alignsam_sb3.annotate.review import Review
 from alignsam_sb3.annotate.window import Window
-from alignsam_sb3.segmenters import PromptableSegmenter
 
-if TYPE_CHECKING:
+try:
     import gradio as gr
+except ImportError as error:
+    raise ImportError("the page needs more packages: pip install 'alignsam_sb3[app]'") from error
 
+Shown = TypeVar("Shown")
+SECONDS = 0.6
+"""Between two pictures of what the agent did."""
 KEYS = {"a": "accept", "r": "reject", "n": "not-here", " ": "later", "u": "undo", "w": "watch"}
 POSITIVE, NEGATIVE = "add to the mask (+)", "take away (-, or hold Shift)"
 HEAD = """<script>
-const alignsamKeys = %s;
+const alignsamKeys = KEYS;
 window.alignsamShift = false;
 document.addEventListener("click", (event) => { window.alignsamShift = event.shiftKey; }, true);
 document.addEventListener("keydown", (event) => {
-  const tag = event.target.tagName;
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || tag === "TEXTAREA" || event.target.type === "text") return;
+  const field = event.target.tagName === "TEXTAREA" || event.target.type === "text";
+  if (field || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   const name = alignsamKeys[event.key.toLowerCase()];
   const button = name && document.getElementById("alignsam-" + name);
   if (button) { event.preventDefault(); document.activeElement.blur(); button.click(); }
 }, true);
-</script>""" % str(KEYS)
+</script>""".replace("KEYS", json.dumps(KEYS))
 SHIFT = f"(choice) => [window.alignsamShift ? {NEGATIVE!r} : choice]"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 DONE = "**Nothing is left to review.** The files of the run are written when the server stops (Ctrl-C)."
-
-
-class PredictsAndClicks(Predicts, Protocol):
-    """A predictor whose segmenter also answers people."""
-
-    @property
-    def segmenter(self) -> PromptableSegmenter:
-        """It answers clicks."""
-
-
-def _gradio() -> Any:  # noqa: ANN401 (a module that may be missing)
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError("the page needs more packages: pip install 'alignsam_sb3[app]'") from error
-    return gradio
 
 
 def _said(window: Window | None, review: Review) -> str:
@@ -58,12 +51,8 @@ def _said(window: Window | None, review: Review) -> str:
     return f"{what} in `{a.image_id}`: predicted Dice {a.score:.2f}{low}{edited}. {review.progress()}."
 
 
-def review_page(review: Review) -> "gr.Blocks":
-    """The page of a queue.
-
-    :raises ImportError: Gradio is missing
-    """
-    gr = _gradio()
+def review_page(review: Review) -> gr.Blocks:
+    """The page of a queue."""
 
     def shown(window: Window | None) -> tuple[Picture | None, str]:
         return (None if window is None else window.picture()), _said(window, review)
@@ -103,83 +92,62 @@ def review_page(review: Review) -> "gr.Blocks":
         with row:
             for name, (label, act) in acts.items():
                 button = gr.Button(label, elem_id=f"alignsam-{name}", min_width=80)
-                button.click(after(act), None, [photo, line], show_progress="hidden", api_visibility="private")
+                button.click(after(act), None, [photo, line], **QUIET)
             watching = gr.Button("Watch the agent (W)", elem_id="alignsam-watch", min_width=80)
-        watching.click(watch, None, photo, show_progress="hidden", api_visibility="private")
-        photo.select(click, choice, [photo, line], js=SHIFT, show_progress="hidden", api_visibility="private")
-        page.load(after(review.window), None, [photo, line], show_progress="hidden", api_visibility="private")
+        watching.click(watch, None, photo, **QUIET)
+        photo.select(click, choice, [photo, line], js=SHIFT, **QUIET)
+        page.load(after(review.window), None, [photo, line], **QUIET)
         page.unload(leave)
     return page
 
 
-def play_page(predict: PredictsAndClicks) -> "gr.Blocks":
+def play_page(play: Play, categories: Sequence[str]) -> gr.Blocks:
     """The page of one photo: upload it, name a target, watch, click.
 
-    :raises ImportError: Gradio is missing
+    :param categories: what can be named
     """
-    gr = _gradio()
-    windows: dict[str, Window] = {}
-
-    def said(window: Window) -> str:
-        a = window.result()
-        return f"{len(a.clicks)} clicks, predicted Dice {window.annotation.score:.2f}, {a.area} pixels"
 
     def segment(photo: Picture | None, category: str, request: gr.Request) -> Iterator[tuple[Picture, str]]:
-        if photo is None:
-            raise gr.Error("upload a photo first")
-        found = predict.batch([photo], [category])[0][0]
-        window = windows[request.session_hash] = Window(predict.segmenter, photo, found)
-        for picture in _slowly(window.watch()):
-            yield picture, "watch"
-        yield window.picture(), said(window) if found.present else f"no {category} here, the policy says"
+        try:
+            yield from _slowly(play.segment(request.session_hash, photo, category))
+        except ValueError as error:
+            raise gr.Error(str(error)) from error
 
     def click(choice: str, event: gr.SelectData, request: gr.Request) -> tuple[Picture, str]:
-        window = _mine(request)
-        window.click(event.index[0], event.index[1], int(choice != NEGATIVE))
-        return window.picture(), said(window)
+        return play.click(request.session_hash, event.index[0], event.index[1], int(choice != NEGATIVE))
 
     def undo(request: gr.Request) -> tuple[Picture, str]:
-        window = _mine(request)
-        if window.edited:
-            window.undo()
-        return window.picture(), said(window)
-
-    def _mine(request: gr.Request) -> Window:
-        if request.session_hash not in windows:
-            raise gr.Error("segment a photo first")
-        return windows[request.session_hash]
+        return play.undo(request.session_hash)
 
     def leave(request: gr.Request) -> None:
-        windows.pop(request.session_hash, None)
+        play.close(request.session_hash)
 
     with gr.Blocks(title="alignsam play", analytics_enabled=False) as page:
         with gr.Row():
-            upload = gr.Image(label="photo", sources=["upload", "clipboard"], elem_id="alignsam-upload")
-            photo = gr.Image(interactive=False, label="mask", format="jpeg", elem_id="alignsam-photo", buttons=[])
-        line = gr.Markdown(elem_id="alignsam-line")
-        with gr.Row():
-            category = gr.Dropdown(list(predict.categories), value=predict.categories[0], label="target")
-            choice = gr.Radio([POSITIVE, NEGATIVE], value=POSITIVE, show_label=False)
+            category = gr.Dropdown(list(categories), value=categories[0], label="target")
             go = gr.Button("Segment", elem_id="alignsam-segment", variant="primary")
             back = gr.Button("Undo (U)", elem_id="alignsam-undo")
-        go.click(segment, [upload, category], [photo, line], show_progress="hidden", api_visibility="private")
-        back.click(undo, None, [photo, line], show_progress="hidden", api_visibility="private")
-        photo.select(click, choice, [photo, line], js=SHIFT, show_progress="hidden", api_visibility="private")
+        choice = gr.Radio([POSITIVE, NEGATIVE], value=POSITIVE, show_label=False, container=False)
+        line = gr.Markdown(elem_id="alignsam-line")
+        with gr.Row():
+            upload = gr.Image(label="photo", sources=["upload", "clipboard"], elem_id="alignsam-upload")
+            photo = gr.Image(interactive=False, label="mask", format="jpeg", elem_id="alignsam-photo", buttons=[])
+        go.click(segment, [upload, category], [photo, line], **QUIET)
+        back.click(undo, None, [photo, line], **QUIET)
+        photo.select(click, choice, [photo, line], js=SHIFT, **QUIET)
         page.unload(leave)
     return page
 
 
-def _slowly(pictures: Iterator[Picture]) -> Iterator[Picture]:
+def _slowly(shown: Iterator[Shown]) -> Iterator[Shown]:
     """So that a person can follow."""
-    import time
-
-    for k, picture in enumerate(pictures):
+    for k, each in enumerate(shown):
         if k:
-            time.sleep(0.6)
-        yield picture
+            time.sleep(SECONDS)
+        yield each
 
 
-def serve(page: "gr.Blocks", host: str = "127.0.0.1", port: int | None = None, share: bool = False, wait: bool = True) -> str:
+def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, share: bool = False, wait: bool = True) -> str:
     """Show a page until Ctrl-C.
 
     :param host: whom it listens to; by default this machine only
@@ -198,5 +166,7 @@ def serve(page: "gr.Blocks", host: str = "127.0.0.1", port: int | None = None, s
     _, address, _ = page.launch(**options, head=HEAD, prevent_thread_lock=True, quiet=True, ssr_mode=False, footer_links=[])
     print(f"Open {address} in a browser; Ctrl-C ends it")
     if wait:
+        for ending in (signal.SIGINT, signal.SIGTERM):  # as Ctrl-C, also where a shell started it in the background
+            signal.signal(ending, signal.default_int_handler)
         page.block_thread()
     return str(address)

@@ -38,6 +38,7 @@ def benchmark(predict: Predicts, images: int, size: str, categories: Sequence[st
     rate = summary.new / summary.seconds
     asked = summary.masks // max(summary.images, 1)
     return (
-        f"{images} photos of {size}, {asked} categories: {rate:.1f} images/s, {rate * asked:.1f} masks/s, at most {peak:.1f} GB; "
+        f"{images} photos of {size}, {asked} categories: {rate:.1f} images/s, "
+        f"{rate * asked:.1f} masks/s, at most {peak:.1f} GB. "
         f"10,000 such images take {10_000 / rate / 60:.0f} minutes"
     )

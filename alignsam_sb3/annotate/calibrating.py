@@ -8,9 +8,11 @@ from tqdm import tqdm
 from alignsam_sb3.annotate.predicting import Picture, Predicts
 from alignsam_sb3.calibration import Calibration, Judged, as_judged, fit_calibration
 from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError
+from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.names import nearest
 
 AT_ONCE = 16
+HELD_OUT = ": its masks are better there than elsewhere. Calibrate on labelled images that were held out"
 
 
 class PredictsWithRecipe(Predicts, Protocol):
@@ -21,10 +23,13 @@ class PredictsWithRecipe(Predicts, Protocol):
         """How the policy was built; ``trained_on`` is the fingerprint of its training images."""
 
 
-def judge_dataset(predict: Predicts, dataset: SegmentationDataset, progress: bool = True) -> list[Judged]:
+def judge_dataset(
+    predict: Predicts, dataset: SegmentationDataset, progress: bool = True, seen: SeenImages | None = None
+) -> list[Judged]:
     """Play every image of a labelled data set, for every category that the policy and the data set share.
 
-    :raises ValueError: they share none
+    :param seen: images that the policy was trained on
+    :raises ValueError: they share none, or an image was seen in training
     """
     shared = [name for name in dataset.categories if name in predict.categories]
     if not shared:
@@ -38,6 +43,9 @@ def judge_dataset(predict: Predicts, dataset: SegmentationDataset, progress: boo
                 samples.append(dataset[index])
             except UnreadableImageError as error:
                 tqdm.write(f"skipped: {error}")
+        known = [sample.image_id for sample in samples if seen is not None and sample.image in seen]
+        if known:
+            raise ValueError(f"the policy was trained on {', '.join(known[:3])}{HELD_OUT}")
         photos: list[Picture] = [sample.image for sample in samples]
         for sample, annotations in zip(samples, predict.batch(photos, shared) if photos else [], strict=True):
             for annotation in annotations:
@@ -48,16 +56,19 @@ def judge_dataset(predict: Predicts, dataset: SegmentationDataset, progress: boo
 
 
 def calibrate(
-    predict: PredictsWithRecipe, dataset: SegmentationDataset, level: float = 0.9, seed: int = 0, progress: bool = True
+    predict: PredictsWithRecipe,
+    dataset: SegmentationDataset,
+    level: float = 0.9,
+    seed: int = 0,
+    progress: bool = True,
+    seen: SeenImages | None = None,
 ) -> Calibration:
     """A calibration from labelled images that the policy was not trained on.
 
     :param level: probability with which the lower bound of each mask's Dice is to hold
+    :param seen: images that the policy was trained on, as its file says
     :raises ValueError: the policy was trained on these images, or they are too few
     """
     if predict.recipe.get("trained_on") == dataset.fingerprint:
-        raise ValueError(
-            f"the policy was trained on these very images ({dataset.fingerprint}): its masks are better there than elsewhere. "
-            "Calibrate on labelled images that were held out"
-        )
-    return fit_calibration(judge_dataset(predict, dataset, progress), level, seed, dataset.fingerprint)
+        raise ValueError(f"the policy was trained on these very images ({dataset.fingerprint}){HELD_OUT}")
+    return fit_calibration(judge_dataset(predict, dataset, progress, seen), level, seed, dataset.fingerprint)

@@ -17,8 +17,8 @@ def write_corrections(run: Run) -> int:
     """Write the photos that people looked at, with the masks that they accepted or drew.
 
     Only what somebody answered for is in there. Of categories that nobody looked at, or whose mask was rejected, the file says
-    nothing: as in LVIS, an image lists what is certainly not in it as ``neg_category_ids``, and the ones that nobody answered for
-    as ``not_exhaustive_category_ids``. That is enough to train on, where a target is always a category that is shown, and too
+    nothing: as in LVIS, an image lists what is certainly not in it as ``neg_category_ids``, and what nobody answered for as
+    ``not_exhaustive_category_ids``. That is enough to train on, where a target is always a category that is shown, and too
     little to calibrate with.
 
     :return: how many photos those are; nothing is written where there are none
@@ -27,10 +27,11 @@ def write_corrections(run: Run) -> int:
     if not chosen:
         return 0
     places = {name: k for k, name in enumerate(run.identity.categories, 1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     with whole_folder(run.out / FOLDER) as part:
         for number, found in enumerate(chosen, 1):
-            target = part / "images" / "train" / found.image
+            target = part / "images" / found.image
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.image_path(found.image), target)
             images.append(_image(number, found, places))
@@ -39,7 +40,7 @@ def write_corrections(run: Run) -> int:
                     annotations.append(a.to_coco(len(annotations) + 1, number, places[a.category]))
         content = {"images": images, "annotations": annotations, "categories": coco_categories(run.identity.categories)}
         (part / "annotations").mkdir()
-        (part / "annotations" / "instances_train.json").write_text(json.dumps(content))
+        (part / "annotations" / "instances.json").write_text(json.dumps(content))
     return len(chosen)
 
 

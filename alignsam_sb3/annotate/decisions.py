@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from alignsam_sb3.annotate.run import Found, Run
-from alignsam_sb3.annotation import Annotation, Click
+from alignsam_sb3.annotation import Annotation
+from alignsam_sb3.clickers import Click
 from alignsam_sb3.encodings import Mask
 from alignsam_sb3.names import nearest
 

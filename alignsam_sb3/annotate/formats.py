@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
-from xml.sax.saxutils import XMLGenerator
+from xml.sax.saxutils import quoteattr
 
 from alignsam_sb3.annotate.decisions import reviewed
 from alignsam_sb3.annotate.run import Found, Run
@@ -74,10 +74,9 @@ def write_queue(run: Run, threshold: float) -> list[tuple[float, str, str]]:
         for score, image, category in ranked:
             last = last if last is not None and last.image == image else run.found(image)
             mine = next(a for a in last.annotations if a.category == category)
-            rows.writerow(
-                (image, category, int(mine.present), f"{score:.4f}", f"{mine.low:.4f}", f"{mine.iou_predicted:.4f}", mine.area)
-                + (len(mine.clicks), int(score < threshold))
-            )
+            numbers = [f"{value:.4f}" for value in (score, mine.low, mine.iou_predicted)]
+            review = int(score < threshold)
+            rows.writerow((image, category, int(mine.present), *numbers, mine.area, len(mine.clicks), review))
     return ranked
 
 
@@ -149,34 +148,25 @@ def label_studio_task(found: Found, policy: str) -> dict[str, Any]:
 def write_cvat(run: Run) -> None:
     """``cvat.xml``: CVAT for images 1.1, masks as run lengths."""
     with whole_file(run.out / "cvat.xml") as file:
-        xml = XMLGenerator(file, "utf-8", short_empty_elements=True)
-        xml.startDocument()
-        xml.startElement("annotations", {})
-        _element(xml, "version", "1.1")
+        file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
         for k, found in enumerate(_usable(reviewed(run))):
             height, width = found.annotations[0].size if found.annotations else _size(run, found.image)
-            attributes = {"id": str(k), "name": found.image, "width": str(width), "height": str(height)}
-            xml.startElement("image", attributes)
-            for a in found.annotations:
-                if a.found:
-                    _cvat_mask(xml, a)
-            xml.endElement("image")
-        xml.endElement("annotations")
-        xml.endDocument()
+            file.write(f"<image{_attributes(id=k, name=found.image, width=width, height=height)}>\n")
+            file.writelines(_cvat_mask(a) for a in found.annotations if a.found)
+            file.write("</image>\n")
+        file.write("</annotations>\n")
 
 
-def _cvat_mask(xml: XMLGenerator, a: Annotation) -> None:
+def _cvat_mask(a: Annotation) -> str:
     *runs, left, top, right, bottom = to_cvat_points(a.mask)
-    attributes = {"label": a.category, "source": "auto", "occluded": "0", "rle": ", ".join(map(str, runs))}
-    place = {"left": left, "top": top, "width": right - left + 1, "height": bottom - top + 1, "z_order": 0}
-    xml.startElement("mask", attributes | {key: str(value) for key, value in place.items()})
-    xml.endElement("mask")
+    said = _attributes(label=a.category, source="auto", occluded=0, rle=", ".join(map(str, runs)))
+    place = _attributes(left=left, top=top, width=right - left + 1, height=bottom - top + 1, z_order=0)
+    return f"<mask{said}{place}/>\n"
 
 
-def _element(xml: XMLGenerator, name: str, text: str) -> None:
-    xml.startElement(name, {})
-    xml.characters(text)
-    xml.endElement(name)
+def _attributes(**values: object) -> str:
+    """As XML writes them, each with a blank before it."""
+    return "".join(f" {name}={quoteattr(str(value))}" for name, value in values.items())
 
 
 FORMATS: dict[str, Callable[[Run], None]] = {

@@ -17,7 +17,7 @@ from alignsam_sb3.encodings import to_coco_rle
 
 Picture = NDArray[np.uint8]
 MOST_PIXELS = 4_000_000
-"""Larger photos are made smaller for the models, which see no more than a million pixels anyway; masks are made large again."""
+"""Larger photos are made smaller for the models, which see no more than a million pixels anyway; masks grow again."""
 _one_large_photo_at_a_time = threading.Lock()
 
 

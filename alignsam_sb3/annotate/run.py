@@ -84,8 +84,8 @@ class Run:
             before = getattr(run.identity, key)
             if before != now:
                 raise ValueError(
-                    f"{out} was made with {key} {_shown(before)}, and now it is {_shown(now)}: what is there would be mixed with "
-                    "other results. Give another --out, or delete that folder"
+                    f"{out} was made with {key} {_shown(before)}, and now it is {_shown(now)}: what is there would be "
+                    "mixed with other results. Give another --out, or delete that folder"
                 )
         return run
 

@@ -55,8 +55,8 @@ class Summary:
     def __str__(self) -> str:
         rate = f"{self.new / self.seconds:.1f} images/s" if self.new and self.seconds else "nothing new"
         return (
-            f"{self.images} images annotated ({rate}), {self.skipped} skipped. Of {self.masks} masks {self.present} show their "
-            f"category; {self.masks - self.doubtful} can be taken as they are, {self.doubtful} are to be reviewed"
+            f"{self.images} images annotated ({rate}), {self.skipped} skipped. Of {self.masks} masks {self.present} show "
+            f"their category; {self.masks - self.doubtful} can be taken as they are, {self.doubtful} are to be reviewed"
         )
 
 

@@ -11,7 +11,8 @@ import torch as th
 from numpy.typing import NDArray
 
 from alignsam_sb3.annotate.predicting import Picture, in_original, read_photo
-from alignsam_sb3.annotation import Annotation, Click
+from alignsam_sb3.annotation import Annotation
+from alignsam_sb3.clickers import Click
 from alignsam_sb3.encodings import Mask
 from alignsam_sb3.pictures import draw_clicks, overlay
 from alignsam_sb3.segmenters import PromptableSegmenter

@@ -88,7 +88,7 @@ class CocoDataset(LabelledImages):
                 self.skipped.add("images: a file that several entries name", name)
                 continue
             if not image.as_posix().endswith(name):
-                self._seen_rules["file names: found by their end within the data set's folder"] += 1
+                self._note("file names: found by their end within the data set's folder")
             records.append(Record(name, image, key))
         if self._images is None and not given:
             return self._of_split(records, [PurePath(r.image.relative_to(self.root)) for r in records], split)

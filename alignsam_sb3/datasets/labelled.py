@@ -22,7 +22,7 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import PhotoReader, Source, UnreadableImageError, file_stamp, other_size
+from alignsam_sb3.datasets.images import MAX_PIXELS, PhotoReader, Source, UnreadableImageError, file_stamp, other_size
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, regions, size_of, stacked, union
@@ -114,7 +114,7 @@ class LabelledImages(ABC):
     ) -> None:
         self.split, self.min_area, self.max_instances = split, min_area, max_instances
         self._resize = resize_masks
-        self.skipped, self._seen_rules = Skipped(), Counter[str]()
+        self.skipped, self._seen_rules, self._scanned = Skipped(), Counter[str](), False
         self.photos = PhotoReader(self.orientation_rule, orientation, scale)
         self.root = self._place(Path(root).expanduser())
         records, given = self._find(part or split)
@@ -128,6 +128,7 @@ class LabelledImages(ABC):
             if name not in self._known():
                 raise ValueError(nearest(f"category of {self.root}", name, self._known()))
         self._records, self._shown = self._scan(records)
+        self._scanned = True
         if split == "train" and n_train is not None:
             self._draw(n_train, seed)
         self._check(asked)
@@ -164,6 +165,11 @@ class LabelledImages(ABC):
 
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
+
+    def _note(self, rule: str) -> None:
+        """Count that a rule was applied to one more label file, while all are read for the first time."""
+        if not self._scanned:
+            self._seen_rules[rule] += 1
 
     def _scan(self, records: Sequence[Record]) -> tuple[list[Record], list[set[str]]]:
         """The usable records and what each shows."""
@@ -297,6 +303,8 @@ def resized(found: Annotation, size: tuple[int, int], source: Source) -> Annotat
 
     :raises UnreadableImageError: the proportions differ, so that the two are hardly a pair
     """
+    if found.shape[0] * found.shape[1] > MAX_PIXELS:
+        raise UnreadableImageError(other_size(source, size, found.shape))
     if abs(found.shape[1] * size[0] / (found.shape[0] * size[1]) - 1) > _SHAPE and abs(found.shape[0] - size[0]) > 2:
         raise UnreadableImageError(other_size(source, size, found.shape) + ": their proportions differ too")
 

@@ -83,7 +83,7 @@ class LabelMe(LabelledImages):
                 reason = str(error)
         same = [p for p in path.parent.glob(f"{_escaped(path.stem)}.*") if p.suffix.lower() in IMAGE_SUFFIXES]
         if len(same) == 1:
-            self._seen_rules["file names: imagePath not found, image of the same name taken"] += 1
+            self._note("file names: imagePath not found, image of the same name taken")
             return same[0]
         if content.get("imageData"):
             return path

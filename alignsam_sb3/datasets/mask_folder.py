@@ -103,10 +103,10 @@ class MaskFolder(LabelledImages):
         """What one mask file says."""
         image = read_label_image(path)
         if self._table is not None:
-            self._seen_rules[f"mask values: named by {self._table.source}"] += 1
+            self._note(f"mask values: named by {self._table.source}")
             return named(image, self._table, self._ignored, self._whole_table, path)
         assert self._meaning is not None
-        self._seen_rules[f"mask values: {self._meaning.rule}"] += 1
+        self._note(f"mask values: {self._meaning.rule}")
         ignored = np.isin(image.values, self._ignored)
         shown = self._meaning.shown(image)
         shown = (~shown if self._inverted else shown) & ~ignored

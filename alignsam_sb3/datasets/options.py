@@ -68,5 +68,6 @@ class _Parsed(argparse.Action):
 
 def add_dataset_kwargs(parser: argparse.ArgumentParser, **more: Any) -> None:  # noqa: ANN401
     """``--dataset-kwargs NAME=VALUE ...``, the same for every command."""
-    told: dict[str, Any] = {"default": {}, "help": "options of the data set: folds=2 min_area=0.02, or one JSON object", **more}
+    told: dict[str, Any] = {"default": {}, "help": "options of the data set: folds=2 min_area=0.02, or one JSON object"}
+    told |= more
     parser.add_argument("--dataset-kwargs", nargs="+", action=_Parsed, metavar="NAME=VALUE", **told)

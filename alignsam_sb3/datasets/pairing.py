@@ -141,7 +141,7 @@ def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | N
         if given is not None and not found[role] and not (role == "masks" and together):
             raise FileNotFoundError(f"no folder {given!r} of {role} in {root}")
     photos, kept = (_best(found[role]) for role in ("images", "masks"))
-    if not photos and not kept:
+    if not kept and (not photos or (images is None and masks is None)):
         photos = [_File(path, _plain(path.relative_to(root).parts[:-1])) for path in files]
     elif not photos:
         taken = {f.path for f in kept}

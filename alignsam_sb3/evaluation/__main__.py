@@ -100,7 +100,11 @@ def main(argv: list[str] | None = None) -> None:
             "or pass --allow-seen, and the report will say how many"
         )
     model = load_policy(args.policy, venv, args.trust)
-    players = all_players(model, args.seed, batch.shared.language is not None)
+    players = all_players(model, args.seed, batch)
+    agent = players["agent"]
+    taught_on = recipe["env"].get("segmenter", task.segmenter)
+    if taught_on != task.segmenter:
+        players[f"agent (trained on {taught_on})"] = players.pop("agent")
     th.manual_seed(args.seed)
     rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
     distinct = len(set(episodes))
@@ -118,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     with whole_report(args.out) as folder:
         write_report(folder, rows, episodes, batch, described)
-        write_targets(folder / "targets.png", players["agent"], batch)
+        write_targets(folder / "targets.png", agent, batch)
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
     if seen:
         print(f"{len(seen)} images were seen in training: {', '.join(seen[:10])}")

@@ -85,19 +85,20 @@ def clip_points_player(batch: ClickBatch, observations: Observation, turn: int) 
     return [similarity_map_to_points(seen, size) or [top_point(seen, size)] for seen, size in maps]
 
 
-def all_players(model: BaseAlgorithm, seed: int, language: bool) -> dict[str, Player]:
-    """The rows of a report, in their order.
-
-    :param language: whether there is a language prior
-    """
+def all_players(model: BaseAlgorithm, seed: int, batch: ClickBatch) -> dict[str, Player]:
+    """The rows of a report, in their order; boxes where the segmenter has learned what they mean."""
     clip: dict[str, Player] = {}
-    if language:
-        clip = {"CLIP top": clip_top_player, "CLIP points": clip_points_player, "CLIP box": clip_box_player}
+    box: dict[str, Player] = {}
+    if batch.shared.language is not None:
+        clip = {"CLIP top": clip_top_player, "CLIP points": clip_points_player}
+    if batch.segmenter.learned_boxes:
+        box = {"box (sees the truth)": truth_box_player}
+        clip |= {"CLIP box": clip_box_player} if clip else {}
     return {
         "random": random_player(seed),
         **clip,
         "centre": centre_player,
-        "box (sees the truth)": truth_box_player,
+        **box,
         "oracle": oracle_player,
         "agent": agent_player(model),
     }

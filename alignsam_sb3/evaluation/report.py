@@ -40,9 +40,10 @@ def table(rows: Mapping[str, Row]) -> str:
 
 @contextmanager
 def whole_report(out: Path) -> Iterator[Path]:
-    """A folder to write a report to, which takes the place of an earlier one in ``out`` when it is whole, ``results.json`` last.
+    """A folder to write a report to. It takes the place of an earlier one in ``out`` when it is whole, ``results.json`` last.
 
-    A process that dies before leaves the earlier report as it was; one that dies while files change places, no ``results.json``.
+    A process that dies before leaves the earlier report as it was; one that dies while files change places leaves no
+    ``results.json``.
     """
     out.mkdir(parents=True, exist_ok=True)
     for left in out.glob(".report.*.part"):  # of one that died

@@ -1,1 +1,1 @@
-"""Where others work: CVAT, Label Studio, the Hugging Face Hub. Each module needs its own package, which is an extra of ours."""
+"""Where others work. Each module needs its own package, which is an extra of ours."""

@@ -45,7 +45,7 @@ class CvatFunction:
         return self._cvat.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: Any, image: "Image.Image") -> list[Any]:  # noqa: ANN401 (CVAT's own types)
-        """The masks of an image whose predicted Dice reaches CVAT's threshold, as masks or, where it asks for them, polygons."""
+        """The masks of an image whose predicted Dice reaches CVAT's threshold, as masks or, where it wants them, polygons."""
         photo = np.asarray(image.convert("RGB"))
         least = context.conf_threshold or 0.0
         shapes: list[Any] = []

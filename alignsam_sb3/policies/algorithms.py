@@ -24,11 +24,13 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from alignsam_sb3.compiling import compiled_for_shapes
 from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import write_bytes
 from alignsam_sb3.policies import distributed
 from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
+from alignsam_sb3.policies.cells import CellExtractor
 from alignsam_sb3.policies.loading import restore
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 from alignsam_sb3.policies.plain import describe_arguments, describe_state
@@ -60,6 +62,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         if isinstance(self.rollout_buffer, EpisodeRolloutBuffer | EpisodeMaskableRolloutBuffer):
             self.rollout_buffer.wanted = getattr(self.policy, "needs", None)
             self.rollout_buffer.reset()
+        extractor = getattr(self.policy, "features_extractor", None)
+        if self.device.type == "cuda" and isinstance(extractor, CellExtractor):
+            extractor.forward = compiled_for_shapes(extractor.forward)
         if self.env is not None:
             attach_recalibration(self, self.env)
         if distributed.world() > 1:
@@ -181,7 +186,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages"]
+        ours = ("_last_obs", "_last_original_obs", "learn", "recipe", "_seen_before", "stages")
+        return [*super()._excluded_save_params(), *ours]
 
 
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:

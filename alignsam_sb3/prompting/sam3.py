@@ -12,7 +12,7 @@ from alignsam_sb3.frame import Frame
 from alignsam_sb3.prompting.text import TextAnswer
 from alignsam_sb3.segmenters.pretrained import (
     chosen_device,
-    digest,
+    fingerprint,
     library,
     load_image_processor,
     load_model,
@@ -51,7 +51,7 @@ class Sam3:
         self.device = th.device(model.device)
         self.longest = int(model.config.text_config.max_position_embeddings)
         self._frame = Frame(int(model.config.image_size), squash=True)
-        self._digest = digest(model, processor, config, sorted(tokenizer.get_vocab().items()), self._frame.side)
+        self._digest = fingerprint(model, processor, config, sorted(tokenizer.get_vocab().items()), self._frame.side)
 
     @property
     def fingerprint(self) -> str:

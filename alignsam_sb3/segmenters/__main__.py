@@ -19,9 +19,10 @@ import numpy as np
 import torch as th
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.segmenters import RANDOM, PromptableSegmenter, Prompts, load_segmenter
+from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
 from alignsam_sb3.segmenters.backbones import BACKBONES
 from alignsam_sb3.segmenters.checkpoints import CHECKPOINTS
+from alignsam_sb3.segmenters.hf import RANDOM
 from alignsam_sb3.segmenters.pretrained import EXTRA
 
 SIZE = (768, 1024)

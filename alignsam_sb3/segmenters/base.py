@@ -158,6 +158,11 @@ class PromptableSegmenter(ABC):
         """Changes with the architecture, a weight or the preprocessing; keys the FeatureBank."""
 
     @property
+    def learned_boxes(self) -> bool:
+        """Whether boxes were among the prompts that the model was trained on."""
+        return True
+
+    @property
     @abstractmethod
     def frame(self) -> Frame:
         """Where images lie in what the model says."""

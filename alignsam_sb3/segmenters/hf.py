@@ -19,7 +19,7 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter
 from alignsam_sb3.segmenters.pretrained import (
     chosen_device,
-    digest,
+    fingerprint,
     library,
     load_image_processor,
     load_model,
@@ -124,7 +124,7 @@ class HfSegmenter(PromptableSegmenter):
         self._frame = Frame(image_side(model.config), self.family.squash)
         self._shapes = _feature_shapes(model.config, self.family)
         self._check_grids()
-        self._digest = digest(model, processor, config, self._frame.side, PREPROCESSING_VERSION)
+        self._digest = fingerprint(model, processor, config, self._frame.side, PREPROCESSING_VERSION)
 
     def _check_grids(self) -> None:
         """The contract and the library's prompt encoder both want logits four times as fine as the embedding."""

@@ -1,6 +1,5 @@
 """Models of the transformers library, from a folder or from the Hub: tensors only, no code, and no weight left random."""
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch as th
 
+from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.names import nearest
 
 EXTRA = 'pip install "alignsam_sb3[hf]"'
@@ -168,17 +168,13 @@ def load_image_processor(processor_class: str, folder: Path | None, **sizes: obj
     return found_class(**sizes)
 
 
-def digest(model: Any, processor: Any, config: Mapping[str, Any], *said: object) -> str:  # noqa: ANN401
+def fingerprint(model: Any, processor: Any, config: Mapping[str, Any], *said: object) -> str:  # noqa: ANN401
     """Changes with a weight, the configuration or the preparation of pixels, and not with the path or the library's version.
 
     :param config: what ``config.json`` says
-    :param said: whatever else matters
+    :param said: whatever else matters, plain values
     """
     volatile = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+    described = json.dumps({key: value for key, value in config.items() if key not in volatile}, sort_keys=True)
     pixels = [str(getattr(processor, key, None)) for key in ("image_mean", "image_std", "resample", "rescale_factor")]
-    described = [{key: value for key, value in config.items() if key not in volatile}, pixels, *said]
-    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for key, value in sorted(model.state_dict().items()):
-        found.update(key.encode())
-        found.update(memoryview(value.cpu().contiguous().numpy()).cast("B"))
-    return found.hexdigest()[:16]
+    return digest(model.state_dict(), described, pixels, *said)

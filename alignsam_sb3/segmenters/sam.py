@@ -11,6 +11,7 @@ from segment_anything.modeling import Sam
 from timm.utils.model import reparameterize_model
 from torch.nn import functional as F
 
+from alignsam_sb3.compiling import compiled_for_shapes
 from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
@@ -30,6 +31,9 @@ OPTIONS = {
 """What may stand behind a ``?`` in a segmenter's name; README has what each brings and costs."""
 ONLY_THE_DECODER = frozenset({"onnx", "fp32", "compile", "eager"})
 """Options that change no embedding, and so no bank."""
+
+COMPILED_FROM = 64
+"""Images in a batch from which compiling pays on CUDA: each batch size and number of points takes some seconds once."""
 
 Decoder = Callable[[th.Tensor, th.Tensor], tuple[th.Tensor, th.Tensor]]
 """Sparse prompts (B, T, C) and dense prompts with the image embedding in them (B, C, h, w) to all masks and their IoU."""
@@ -73,7 +77,7 @@ class SamSegmenter(PromptableSegmenter):
         on_cuda = self.device.type == "cuda"
         self._decodes_in_bf16 = "bf16" in self.options or (on_cuda and "fp32" not in self.options)
         compiled = "compile" in self.options or (on_cuda and "eager" not in self.options)
-        self._all_masks = th.compile(all_masks, dynamic=False) if compiled else all_masks
+        self._compiled, self._compiled_from = compiled_for_shapes(all_masks), 1 if "compile" in self.options else COMPILED_FROM
         self._decoder: Decoder = self._compiled_decoder if compiled else self._torch_decoder
         if "onnx" in self.options:
             self._decoder = OnnxDecoder(self.sam)
@@ -90,6 +94,10 @@ class SamSegmenter(PromptableSegmenter):
     def img_size(self) -> int:
         """Side of the frame in pixels."""
         return int(self.sam.image_encoder.img_size)
+
+    @property
+    def learned_boxes(self) -> bool:
+        return not self.name.startswith("tiny")  # which was fitted on clicks alone
 
     @property
     def frame(self) -> Frame:
@@ -141,16 +149,20 @@ class SamSegmenter(PromptableSegmenter):
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         return MaskPrediction(logits[:, chosen], iou[:, chosen])
 
-    def _torch_decoder(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def _torch_decoder(
+        self, sparse: th.Tensor, dense: th.Tensor, masks_of: Callable[..., tuple[th.Tensor, th.Tensor]] = all_masks
+    ) -> tuple[th.Tensor, th.Tensor]:
         with self._autocast(self._decodes_in_bf16):
-            logits, iou = self._all_masks(self.sam.mask_decoder, self._image_pe, sparse, dense)
+            logits, iou = masks_of(self.sam.mask_decoder, self._image_pe, sparse, dense)
         return logits.float(), iou.float()
 
     def _compiled_decoder(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """The same in one compiled graph for each of a few batch sizes: the batch is filled up to a power of two."""
+        """The same in one compiled graph for each of a few batch sizes: a large batch is filled up to a power of two."""
         count = len(sparse)
+        if count < self._compiled_from:
+            return self._torch_decoder(sparse, dense)
         missing = (1 << (count - 1).bit_length()) - count
         if missing:
             sparse, dense = (th.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for x in (sparse, dense))
-        logits, iou = self._torch_decoder(sparse, dense)
+        logits, iou = self._torch_decoder(sparse, dense, self._compiled)
         return logits[:count], iou[:count]

@@ -18,7 +18,15 @@ from fakes import FakePredictor
 
 from alignsam_sb3.annotate import annotate_folder
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SERVER = """
     import sys
     from pathlib import Path
@@ -135,17 +143,13 @@ def test_a_click_is_answered_at_once(server, browser):
     assert took[2] < 1.0  # 0.3 s on two idle cores; a busy machine is slower
 
 
-def test_no_file_is_served_that_the_page_does_not_show(server, folder):
+def test_it_serves_this_machine_only_and_no_file_that_it_does_not_show(server, folder):
     address, _, out = server()
     for path in (out / "run.json", folder / "001.png", Path("/etc/passwd"), Path(f"{out}/../photos/001.png")):
         for route in ("gradio_api/file=", "file="):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{address}/{route}{path}", timeout=10)
             assert refused.value.code in (403, 404)
-
-
-def test_it_listens_to_this_machine_only(server):
-    address, process, _ = server()
     port = int(address.rsplit(":", 1)[1])
     listening = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     hosts = {row[1].split(":")[0] for row in listening if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}

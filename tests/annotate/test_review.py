@@ -123,7 +123,7 @@ def test_a_corrected_mask_is_what_is_exported_and_learned_from(run, tiny):
     drawn = next(a for a in found.annotations if a.category == category)
     assert (drawn.mask == corrected).all() and drawn.score == 1 and corrected.any()
     assert write_corrections(run) == 1
-    dataset = load_dataset(f"coco:{run.out / 'corrections'}", "train", min_area=0)
+    dataset = load_dataset(f"coco:{run.out / 'corrections'}", "all", min_area=0)
     sample = dataset[0]
     assert len(dataset) == 1 and (sample.target(dataset.categories.index(category)) == corrected).all()
 
@@ -141,7 +141,7 @@ def test_rejected_masks_are_left_out_and_absent_ones_are_empty(run, tiny):
     assert rejected not in exported and absent not in exported and len(names) == 12
     assert not next(a for f in reviewed(run) if f.image == absent[0] for a in f.annotations if a.category == absent[1]).present
     write_corrections(run)
-    said = json.loads((run.out / "corrections" / "annotations" / "instances_train.json").read_text())
+    said = json.loads((run.out / "corrections" / "annotations" / "instances.json").read_text())
     assert [len(i["neg_category_ids"]) for i in said["images"]] == [1] and not said["annotations"]
 
 

@@ -113,7 +113,8 @@ def test_stock_algorithms_save_no_stage(make_env, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "described", [[], {"a": 3}, {"a": [1]}, {"a": [-1, 2]}, {"a": [1.5, 2]}, {"a": ["1", "2"]}, {str(k): [0, 1] for k in range(9)}]
+    "described",
+    [[], {"a": 3}, {"a": [1]}, {"a": [-1, 2]}, {"a": [1.5, 2]}, {"a": ["1", "2"]}, {str(k): [0, 1] for k in range(9)}],
 )
 def test_what_is_no_stage_is_refused(described):
     with pytest.raises(ValueError, match=r"'stages' should|should have steps"):

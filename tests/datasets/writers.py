@@ -102,7 +102,9 @@ def coco_benchmark(root, pictures, choose):
         own = [p for p in pictures if p.split == split]
         for p in own:
             p.save(root / inner / f"{split}{year}" / p.folder / f"{p.stem}.png")
-        content = _coco(own, categories(pictures), lambda p: (Path(p.folder) / f"{p.stem}.png").as_posix(), choose, segmentation)
+        content = _coco(
+            own, categories(pictures), lambda p: (Path(p.folder) / f"{p.stem}.png").as_posix(), choose, segmentation
+        )
         _written(root / "annotations" / f"instances_{split}{year}.json", content, choose)
     return f"coco:{root}", {"max_instances": None}
 
@@ -119,7 +121,12 @@ def coco_roboflow(root, pictures, choose):
 
 
 def coco_label_studio(root, pictures, choose):
-    written = {"as is": "images/{}", "backslash": "images\\{}", "absolute": "C:\\data\\images\\{}", "url": "../../data/images/{}"}
+    written = {
+        "as is": "images/{}",
+        "backslash": "images\\{}",
+        "absolute": "C:\\data\\images\\{}",
+        "url": "../../data/images/{}",
+    }
     name = written[choose(sorted(written))]
     for p in pictures:
         p.save(root / "images" / f"{p.folder}_{p.stem}.png")
@@ -245,7 +252,10 @@ def voc_cvat(root, pictures, choose):
     for p in pictures:
         name = f"{p.folder}/{p.stem}"
         p.save(root / "JPEGImages" / f"{name}.png")
-        layers = {"SegmentationClass": np.zeros((*p.size, 3), np.uint8), "SegmentationObject": np.zeros((*p.size, 3), np.uint8)}
+        layers = {
+            "SegmentationClass": np.zeros((*p.size, 3), np.uint8),
+            "SegmentationObject": np.zeros((*p.size, 3), np.uint8),
+        }
         for k, t in enumerate(p.things):
             layers["SegmentationClass"][t.mask(p.size)] = _colours(names)[t.category]
             layers["SegmentationObject"][t.mask(p.size)] = (90, 10 * k + 1, 3)
@@ -279,7 +289,9 @@ def labelme(root, pictures, choose):
             x0, y0, x1, y1 = t.box
             kind = choose(["polygon", "rectangle", "four", "mask"])
             corners = t.corners(last=1)
-            points = [corners[2], corners[0]] if kind == "rectangle" else [corners[0], corners[2]] if kind == "mask" else corners
+            points = (
+                [corners[2], corners[0]] if kind == "rectangle" else [corners[0], corners[2]] if kind == "mask" else corners
+            )
             shape = {"label": t.category, "points": points, "shape_type": {"four": "rectangle"}.get(kind, kind)}
             drawn = Image.new("L", p.size[::-1])
             ImageDraw.Draw(drawn).polygon([tuple(c) for c in corners], outline=1, fill=1)

@@ -122,3 +122,22 @@ def test_a_policy_remembers_its_task(env):
     assert again.config == env.config
     assert json.loads(json.dumps(env.config)) == env.config
     assert again.prompt_bank is env.prompt_bank
+
+
+def test_the_network_pays_its_own_score_and_not_dice(tmp_path, tiny):
+    from alignsam_sb3.rewards.network import RewardNetwork, RewardNetworkConfig, RewardScorer
+
+    config = RewardNetworkConfig(("vessel",), "tiny", tiny.fingerprint, tiny.embedding_shape[0])
+    RewardScorer(RewardNetwork(config)).save(tmp_path / "n.safetensors", {})
+    options = {**TASK, "reward": "network", "reward_network": str(tmp_path / "n.safetensors")}
+    scored, seen = gym.make("PromptSelect-v0", **options).unwrapped, []
+    scored.reset(seed=0)
+    for k in range(4):
+        pair = scored.pair
+        _, scores, dice = scored.look_up(pair)
+        _, reward, _, _, info = scored.step(k % 3)
+        assert reward == pytest.approx(scores[k % 3])
+        seen.append((reward, dice[k % 3]))
+        assert info["reward_net_score"] == pytest.approx(np.mean([r for r, _ in seen]))
+        assert info["dice"] == pytest.approx(np.mean([d for _, d in seen]))
+    assert max(abs(r - d) for r, d in seen) > 0.05  # or the two could be mixed up unseen

@@ -223,7 +223,7 @@ def test_photographs_of_any_shape_are_played_in_one_frame(photographs):
     kwargs = {"dataset_kwargs": {"categories": ["person"]}, "device": "cpu"}
     env = SamSegEnv(dataset=f"coco:{photographs / 'coco_permissive'}", split="eval", **kwargs)
     for seed in range(3):
-        observation, info = env.reset(seed=seed)
+        observation, _ = env.reset(seed=seed)
         assert env.observation_space.contains(observation)
         allowed = np.flatnonzero(env.action_masks())
         env.step(int(allowed[len(allowed) // 4]))

@@ -51,4 +51,4 @@ def test_two_processes_end_with_equal_weights(tmp_path):
 def test_two_processes_do_what_one_does_with_twice_the_environments(tmp_path):
     pair, (single,) = run(tmp_path, "pair", 2, 2, "greedy")[0], run(tmp_path, "single", 1, 4, "greedy")
     apart = max(float((value - single[key]).abs().max()) for key, value in pair.items())
-    assert apart < 2e-4, json.dumps({"apart": apart})  # of steps of 3e-4 by Adam, whose first are of that size whatever they are
+    assert apart < 2e-4, json.dumps({"apart": apart})  # Adam steps by 3e-4

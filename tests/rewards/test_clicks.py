@@ -57,7 +57,8 @@ def test_shaped_adds_a_bonus_for_negatives_that_trim():
 
 @pytest.mark.parametrize("name", ["paper", "shaped"])
 def test_clicks_where_the_annotation_says_nothing_are_not_paid(name):
-    rewards = make_reward(name)(context((ON, 1), (OFF, 1), (OFF, 0), known=[False] * 3, dice_before=[0.6] * 3, dice_after=[0.8] * 3))
+    more = {"known": [False] * 3, "dice_before": [0.6] * 3, "dice_after": [0.8] * 3}
+    rewards = make_reward(name)(context((ON, 1), (OFF, 1), (OFF, 0), **more))
     assert rewards.tolist() == [0, 0, 0]
 
 

@@ -35,7 +35,7 @@ def scorer():
 def unseen(tiny):
     dataset = load_dataset("toy:saliency", "eval", n_images=150)
     bank = build_bank(dataset, SegmenterSource(tiny))
-    return dataset, bank, build_corpus(dataset, tiny, bank, 150, 0, 64)
+    return dataset, bank, build_corpus(dataset, tiny, bank, 150, 0, Frame(64))
 
 
 def random_inputs(batch=3, side=32):
@@ -239,7 +239,7 @@ def test_photos_and_masks_of_any_size_are_scored(scorer, tiny):
     questions = []
     for height, width in ((1, 1), (37, 200), (301, 64)):
         image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
-        embedding = tiny.encode([image])[0].numpy()
+        embedding = tiny.encode([image])["embeddings"][0].numpy()
         questions += [scorer.query(image, embedding, m, "salient object") for m in (image[..., 0] > 99, image[..., 0] / 255)]
     scores = scorer.score(questions)
     assert len(scores) == 6
@@ -279,7 +279,7 @@ def test_without_any_masks_the_network_rewards(unlabelled, caplog):
     assert terminated
     assert total == pytest.approx(info["reward_net_score"])
     assert np.isnan(info["dice"])
-    assert "is_success" not in info or info["is_success"] is False
+    assert info["is_success"] is False
 
 
 def test_training_without_masks(unlabelled):
@@ -319,18 +319,21 @@ def test_one_call_scores_all_environments_and_the_truth_is_logged_beside(monkeyp
     venv = make_vec_env("SamSegImplicit-v0", 4, seed=0, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
     singles = make_vec_env("SamSegImplicit-v0", 4, seed=0, env_kwargs=kwargs)
     calls = []
-    real = RewardScorer.scores
-    monkeypatch.setattr(RewardScorer, "scores", lambda self, asked: calls.append(len(asked)) or real(self, asked))
+    real = RewardScorer.predict
+
+    def counted(self, photos, *rest):
+        calls.append(len(photos))
+        return real(self, photos, *rest)
+
+    monkeypatch.setattr(RewardScorer, "predict", counted)
     observations = [v.reset() for v in (venv, singles)]
     actions = [int(np.flatnonzero(mask)[3]) for mask in observations[0]["action_mask"]]
-    *_, rewards, _, infos = (
-        *[None],
-        *venv.step(np.array(actions))[1:],
-    )
+    _, rewards, _, _ = venv.step(np.array(actions))
     assert calls == [4]
-    _, alone, _, _ = singles.step(np.array(actions))
+    _, alone, _, infos = singles.step(np.array(actions))
     assert np.allclose(rewards, alone, atol=1e-5)
-    assert all(0 <= info["dice"] <= 1 for info in infos)
+    assert np.allclose(rewards, [info["reward_net_score"] for info in infos], atol=1e-5)
+    assert venv.batch.dice == pytest.approx([info["dice"] for info in infos], abs=1e-4)
 
 
 def test_without_truth_nothing_is_fitted_or_measured(unlabelled, tmp_path):
@@ -348,7 +351,7 @@ def test_a_reward_that_looks_at_no_truth_is_not_warmed_by_it(capsys):
 
     kwargs = {"dataset_kwargs": {"n_images": 12}, "reward": "network", "device": "cpu"}
     venv = make_vec_env("SamSegImplicit-v0", 2, seed=0, env_kwargs=kwargs, vec_env_cls=SamSegVecEnv)
-    assert venv.get_attr("settings")[0]["reward_network"] == "tiny"  # so that an evaluation has the score
+    assert venv.get_attr("config")[0]["reward_network"] == "tiny"  # so that an evaluation has the score
     model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=4, batch_size=8, n_epochs=1, seed=0)
     model.learn(8, callback=WarmStartCallback(steps=8))
     assert "No warm start" in capsys.readouterr().out
@@ -378,7 +381,7 @@ def named(tiny):
     dataset = load_dataset("toy:semantic", "eval", **NAMED)
     bank = build_bank(dataset, SegmenterSource(tiny))
     language = build_bank(dataset, LanguagePrior(load_clip("tiny", "cpu"), dataset.categories))
-    corpus = build_corpus(dataset, tiny, bank, 80, 0, 64)
+    corpus = build_corpus(dataset, tiny, bank, 80, 0, Frame(64))
     return load_scorer("tiny_named", "cpu"), Examples(corpus, bank, list(range(8)), Frame(64), language=language)
 
 
@@ -408,7 +411,7 @@ def test_it_is_refused_where_language_says_other_things(named):
 def test_the_named_task_takes_the_embedded_network_that_knows_its_names():
     options = {"dataset": "toy:semantic", "dataset_kwargs": NAMED, "device": "cpu", "patches": 8}
     env = gym.make("SamSeg-v0", reward="network", **options).unwrapped
-    assert env.settings["reward_network"] == "tiny_named"
+    assert env.config["reward_network"] == "tiny_named"
     apart = []
     for seed in range(12):
         env.reset(seed=seed)
@@ -421,11 +424,11 @@ def test_the_named_task_takes_the_embedded_network_that_knows_its_names():
 
 def test_spoken_maps_lie_in_the_frame():
     found = {name: np.linspace(0, 1, 3 * 25, dtype=np.float32).reshape(3, 5, 5) for name in ("similarity_maps", "cosine_maps")}
-    spoken = spoken_in_frame(found, 1, (40, 80), 32)
+    spoken = spoken_in_frame(found, 1, (40, 80), Frame(32))
     assert spoken.shape == (4, 8, 8)
     assert (spoken[:, 4:] == -1).all()  # padding below a wide image
     assert (spoken[1, :4] > spoken[0, :4]).all()  # the strongest of the others is the last one
-    alone = spoken_in_frame({name: maps[:1] for name, maps in found.items()}, 0, (40, 80), 32)
+    alone = spoken_in_frame({name: maps[:1] for name, maps in found.items()}, 0, (40, 80), Frame(32))
     assert (alone[[1, 3]] == -1).all()
 
 

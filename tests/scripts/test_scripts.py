@@ -193,23 +193,20 @@ def test_a_trained_agent_follows_the_word(tmp_path):
 def own_and_crossed(path):
     """Mean Dice of the agent's masks with the named objects, and with those of another word on the same image."""
     import numpy as np
-    from alignsam_sb3.envs.sam_seg import SamSegEnv
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
     from alignsam_sb3 import metrics
     from alignsam_sb3.evaluation import agent_player, play
     from alignsam_sb3.policies import load_policy, read_recipe
+    from alignsam_sb3.task import Task
 
-    def make():
-        return SamSegEnv(**{**read_recipe(path)["env"], "split": "eval"})
-
-    env, own, crossed = make(), [], []
-    agent = agent_player(load_policy(path, DummyVecEnv([make])))
+    venv, own, crossed = SamSegVecEnv.of(Task(**read_recipe(path)["env"]).for_evaluation(), 4), [], []
+    agent = agent_player(load_policy(path, venv))
     for index in range(30):
-        sample = env.shared.dataset[index]
+        sample = venv.batch.shared.sample(index)
         shown = [int(c) for c in np.unique(sample.category_ids)]
         if len(shown) > 1:
-            row = play(agent, [make() for _ in shown], [(index, c) for c in shown])
+            row = play(agent, venv.batch, [(index, c) for c in shown])
             for mask, category, other in zip(row.masks, shown, np.roll(shown, 1), strict=True):
                 own.append(metrics.dice(mask, sample.target(category)))
                 crossed.append(metrics.dice(mask, sample.target(int(other))))
@@ -230,7 +227,8 @@ def vessel_network(tmp_path_factory):
 def test_prompts_are_chosen_and_everything_is_written(tmp_path, vessel_network):
     (tmp_path / "prompts.txt").write_text("object\ncrescent\nred object\n")
     said = run(
-        "scripts/studies/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt", "--reward-network", vessel_network,
+        "scripts/studies/prompt_select.py", "--quick", "--prompts", tmp_path / "prompts.txt",
+        "--reward-network", vessel_network,
         "--out", tmp_path,
     )  # fmt: skip
     assert "| agent |" in said
@@ -279,7 +277,8 @@ def test_a_network_rewards_and_learns_from_what_its_policy_finds(tmp_path):
     said = run("-m", "alignsam_sb3.evaluation", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "4",
                "--reward-network", "tiny", "--out", tmp_path / "evaluation")  # fmt: skip
     assert "| score |" in said
-    run("scripts/studies/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", "--episodes", "6", "--out", tmp_path)
+    few = ("--episodes", "6", "--out", tmp_path)
+    run("scripts/studies/collect_masks.py", "--policy", policy, "--env", "SamSegImplicit-v0", *few)
     few = ["--images", "24", "--steps", "2", "--batch", "8"]
     fit = ["-m", "alignsam_sb3.rewards.network", "fit", "--dataset", "toy:saliency", *few, "--init", "tiny"]
     fit += ["--adversarial", tmp_path, "--out", tmp_path / "again"]

@@ -11,7 +11,7 @@ from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.segmenters.tiny import ASSET
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts" / "studies"))
 from measure_segmenter import measure  # noqa: E402
 
 

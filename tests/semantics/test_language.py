@@ -11,7 +11,8 @@ from open_clip.model import CLIP
 
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.features import build_bank
-from alignsam_sb3.semantics import PADDING, ClipSurgery, LanguagePrior, load_clip, maps_in_frame
+from alignsam_sb3.frame import PADDING, Frame
+from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
 from alignsam_sb3.semantics.prompts import TEMPLATES
 from alignsam_sb3.semantics.tiny import TinyClipConfig, build_tiny_clip, load_tiny_clip, save_tiny_clip
 
@@ -24,12 +25,12 @@ def clip():
 def test_a_map_lies_where_the_image_lies_in_the_frame():
     maps = np.zeros((1, 10, 10), np.float32)
     maps[0, 8:] = 1.0  # the lowest fifth of the image, whatever its shape
-    wide = maps_in_frame(maps, (300, 400), 64, (16, 16))[0]
+    wide = Frame(64).from_squashed(maps, (300, 400), (16, 16))[0]
     assert (wide[12:] == PADDING).all()  # three quarters of the frame are image
     assert (wide[:12] >= 0).all()
     assert wide[11].min() == 1
     assert wide[:8].max() == 0
-    tall = maps_in_frame(maps, (400, 300), 64, (16, 16))[0]
+    tall = Frame(64).from_squashed(maps, (400, 300), (16, 16))[0]
     assert (tall[:, 12:] == PADDING).all()
     assert tall[15, :12].min() == 1
     assert tall[:11, :12].max() == 0
@@ -37,12 +38,12 @@ def test_a_map_lies_where_the_image_lies_in_the_frame():
 
 def test_a_square_image_of_the_same_grid_is_unchanged():
     maps = np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
-    assert np.allclose(maps_in_frame(maps, (128, 128), 128, (16, 16)), maps, atol=1e-6)
+    assert np.allclose(Frame(128).from_squashed(maps, (128, 128), (16, 16)), maps, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (33, 17), (7, 8)])
 def test_any_image_has_some_map(size):
-    framed = maps_in_frame(np.ones((2, 5, 5), np.float32), size, 128, (16, 16))
+    framed = Frame(128).from_squashed(np.ones((2, 5, 5), np.float32), size, (16, 16))
     inside = framed >= 0
     assert inside[0].any() or size == (1, 900)  # a line less than half a cell high has no cell's centre
     assert np.allclose(framed[inside], 1)
@@ -117,7 +118,7 @@ def test_the_embedded_clip_is_an_open_clip_with_a_fine_grid(clip):
 
 
 def test_the_embedded_clip_meets_its_bar_on_unseen_scenes(clip):
-    path = Path(__file__).resolve().parents[2] / "scripts" / "measure_clip.py"
+    path = Path(__file__).resolve().parents[2] / "scripts" / "assets" / "measure_clip.py"
     found = runpy.run_path(str(path))["measure"](clip, ToyScenes("semantic", "eval"))
     assert found["images"] == 300
     assert found["peak_on_object"] >= 0.85

@@ -109,8 +109,8 @@ def fit(args: argparse.Namespace) -> None:
     )
     print(f"best on held-out images: MAE {best['mae']:.3f}, Spearman {best['spearman']:.3f} at step {best['step']:.0f}")
     print(f"wrote {args.out}: reward_network.safetensors, fit.json, curves.png; now measure it on other images:")
-    options = f" --dataset-kwargs {shlex.quote(json.dumps(args.dataset_kwargs))}" if args.dataset_kwargs else ""
-    print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}{options}")
+    more = f" --dataset-kwargs {shlex.quote(json.dumps(args.dataset_kwargs))}" if args.dataset_kwargs else ""
+    print(f"    python -m alignsam_sb3.rewards.network measure --network {args.out} --dataset {args.dataset}{more}")
 
 
 def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
@@ -201,8 +201,8 @@ def _refuse_seen(seen: SeenImages, dataset: SegmentationDataset, corpus: Corpus,
     found = [int(i) for i in rows if len(seen) and dataset[int(i)].image in seen]
     if found and not allowed:
         raise ValueError(
-            f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): measure "
-            "it on others, with the same --dataset-kwargs as in the fit, or pass --allow-seen"
+            f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): "
+            "measure it on others, with the same --dataset-kwargs as in the fit, or pass --allow-seen"
         )
     if found:
         print(f"{len(found)} of {len(rows)} images were seen in the fit")

@@ -6,7 +6,7 @@ from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import ToyScenes, draw_episode, load_dataset
 from alignsam_sb3.datasets.toy.shapes import SHAPES
 from alignsam_sb3.datasets.toy.textures import TEXTURES, palette
-from alignsam_sb3.segmenters import PointPrompts
+from alignsam_sb3.segmenters import Prompts
 
 
 def test_the_same_seed_draws_the_same_scene():
@@ -110,7 +110,7 @@ def test_the_tiny_sam_can_be_prompted_on_phenomena(task, tiny):
         for _ in range(5):
             clicks.append(oracle_click(truth, mask))
             coords, labels = np.array([c[0] for c in clicks], np.float32), np.array([c[1] for c in clicks])
-            logits, _ = tiny.decode(embedding, PointPrompts([coords], [labels], [sample.size], [fed])).best()
+            logits, _ = tiny.decode(embedding, Prompts.of([coords], [labels], [sample.size], [fed])).best()
             fed, mask = logits[0], (tiny.postprocess(logits[0], sample.size) > 0).numpy()
         ious.append(metrics.iou(mask, truth))
     assert np.mean(ious) > 0.8

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from alignsam_sb3.calibration import ENTRY, Calibration
 from alignsam_sb3.files import cache_folder, removed_on_error
 from alignsam_sb3.policies import read_recipe
-from alignsam_sb3.policies.archive import RECIPE, PolicyArchive
+from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.version import __version__
 
 WEIGHTS, DESCRIBED, FILM, CARD = "model.safetensors", "policy.json", "film.gif", "README.md"
@@ -34,7 +34,8 @@ def to_files(policy: Path, folder: Path) -> None:
     archive, recipe = PolicyArchive(policy), read_recipe(policy)
     if recipe["not_plain"]:
         raise ValueError(
-            f"{policy} was built with {', '.join(recipe['not_plain'])}, which plain files cannot hold: it cannot be shared safely"
+            f"{policy} was built with {', '.join(recipe['not_plain'])}, which plain files cannot hold: it cannot be "
+            "shared safely"
         )
     states = archive.parameters()
     weights = states["policy"]
@@ -47,6 +48,8 @@ def to_files(policy: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / WEIGHTS)
     (folder / DESCRIBED).write_text(json.dumps(described, indent=1))
+    if archive.seen is not None:
+        (folder / SEEN).write_text(json.dumps(archive.seen.to_json()))
     calibration = Calibration.read(policy)
     if calibration is not None:
         (folder / ENTRY).write_text(calibration.to_json())
@@ -75,6 +78,8 @@ def from_files(folder: Path, policy: Path) -> Path:
             archive.writestr(RECIPE, policy_json)
             archive.writestr("policy.pth", _bytes(weights))
             archive.writestr("policy.optimizer.pth", _bytes({"state": {}, "param_groups": groups}))
+            if (folder / SEEN).is_file():
+                archive.writestr(SEEN, (folder / SEEN).read_text())
             if calibration.is_file():
                 archive.writestr(ENTRY, Calibration.from_json(calibration.read_text()).to_json())
         if PolicyArchive(part).recipe is None:
@@ -131,13 +136,15 @@ def _measured(evaluation: Path) -> list[str]:
     """
     table, results = evaluation / "table.md", evaluation / "results.json"
     if not table.is_file() or not results.is_file():
-        raise FileNotFoundError(f"no evaluation in {evaluation}: make one with `alignsam evaluate --policy ... --out {evaluation}`")
+        raise FileNotFoundError(
+            f"no evaluation in {evaluation}: make one with `alignsam evaluate --policy ... --out {evaluation}`"
+        )
     described = json.loads(results.read_text())
     command = described["command"] if isinstance(described["command"], str) else " ".join(map(str, described["command"]))
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     return [
-        f"## Measured\n\n{described['episodes']} episodes on `{described['data']}`, seed {described['seed']}; means after the last "
-        "click with a 95 % interval, then Dice after each click.",
+        f"## Measured\n\n{described['episodes']} episodes on `{described['data']}`, seed {described['seed']}; means after the "
+        "last click with a 95 % interval, then Dice after each click.",
         table.read_text().strip(),
         f"```\n{command}\n```",
         f"Versions: {versions}",
@@ -193,7 +200,7 @@ def pull(repo: str, out: str | Path | None = None, revision: str | None = None, 
     if repo.count("/") != 1:
         raise ValueError(f"a policy on the Hub is called user/name, got {repo!r}")
     with _explained(f"alignsam pull {repo}"):
-        wanted = [WEIGHTS, DESCRIBED, ENTRY]
+        wanted = [WEIGHTS, DESCRIBED, SEEN, ENTRY]
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, endpoint=endpoint))
     default = cache_folder() / "policies" / f"{repo.replace('/', '--')}-{folder.name[:12]}.zip"
     return from_files(folder, default if out is None else Path(out))
@@ -223,7 +230,9 @@ class _explained:
             ) from error
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             raise ConnectionError(f"the Hub refused ({error}): log in with `hf auth login`, then `{self._command}`") from error
-        unconnected = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)  # httpx's, whichever package it is
+        unconnected = any(
+            kind.__name__ == "TransportError" for kind in type(error).__mro__
+        )  # httpx's, whichever package it is
         if unconnected or isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | OSError):
             raise ConnectionError(
                 f"the Hub cannot be reached ({error}): run `{self._command}` where there is a connection, and copy the zip"

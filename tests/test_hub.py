@@ -2,13 +2,17 @@
 
 import io
 import json
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch as th
+
+sys.path.insert(0, str(Path(__file__).parent))
 from standin import Hub
 
-from alignsam_sb3.integrations import hub
+from alignsam_sb3 import hub
 from alignsam_sb3.policies import read_recipe
 
 
@@ -18,6 +22,7 @@ def server(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     running = Hub()
     yield running
     running.shutdown()
@@ -91,12 +96,24 @@ def test_the_calibration_goes_along(server, policy, tmp_path):
 def test_the_card_shows_what_was_measured(server, policy, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "table.md").write_text("| | dice |\n|---|---|\n| random | 0.2 |\n| agent | 0.7 |\n")
-    described = {"command": "alignsam evaluate --policy p.zip", "versions": {"torch": "2.9"}, "episodes": 5, "data": "toy", "seed": 3}
+    described = {
+        "command": "alignsam evaluate --policy p.zip",
+        "versions": {"torch": "2.9"},
+        "episodes": 5,
+        "data": "toy",
+        "seed": 3,
+    }
     (tmp_path / "results" / "results.json").write_text(json.dumps(described))
     (tmp_path / "film.gif").write_bytes(b"GIF89a")
     hub.push(policy, "me/dogs", tmp_path / "results", tmp_path / "film.gif", endpoint=server.endpoint)
     card = server.files["me/dogs"]["README.md"].decode()
-    for part in ("| agent | 0.7 |", "alignsam evaluate --policy p.zip", "torch 2.9", "film.gif", 'Predictor.from_hub("me/dogs")'):
+    for part in (
+        "| agent | 0.7 |",
+        "alignsam evaluate --policy p.zip",
+        "torch 2.9",
+        "film.gif",
+        'Predictor.from_hub("me/dogs")',
+    ):
         assert part in card
     assert card.startswith("---\nlibrary_name")
 
@@ -107,7 +124,10 @@ def test_a_folder_without_an_evaluation_is_named(policy, tmp_path, server):
 
 
 def test_without_a_connection_the_command_is_named(policy):
-    for act in (lambda: hub.push(policy, "me/dogs", endpoint="http://127.0.0.1:9"), lambda: hub.pull("me/dogs", endpoint="http://127.0.0.1:9")):
+    for act in (
+        lambda: hub.push(policy, "me/dogs", endpoint="http://127.0.0.1:9"),
+        lambda: hub.pull("me/dogs", endpoint="http://127.0.0.1:9"),
+    ):
         with pytest.raises(ConnectionError, match=r"run `alignsam (push|pull) .*me/dogs`"):
             act()
 

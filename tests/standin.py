@@ -57,7 +57,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"errors": [], "warnings": []})
         if "/preupload/" in path:
             files = [
-                {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular", "shouldIgnore": False}
+                {
+                    "path": f["path"],
+                    "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
                 for f in json.loads(body)["files"]
             ]
             return self.answer({"files": files})

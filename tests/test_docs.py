@@ -1,0 +1,152 @@
+"""The examples of README and docs/ run as they are printed."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from alignsam_sb3 import SamMaskablePPO, SamSegVecEnv, Task
+from alignsam_sb3.datasets import DATASETS, load_dataset
+from alignsam_sb3.metrics import METRICS
+from alignsam_sb3.rewards import REWARDS
+from alignsam_sb3.segmenters import SEGMENTERS, load_segmenter
+from alignsam_sb3.segmenters.backbones import BACKBONES
+from alignsam_sb3.segmenters.checkpoints import CHECKPOINTS
+from alignsam_sb3.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def example(page, heading):
+    """The first Python block under a heading."""
+    found = re.search(rf"#+ {heading}\n.*?```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert found, f"{page} has no example under {heading!r}"
+    assert len(found[1].splitlines()) <= 30
+    return found[1]
+
+
+@pytest.fixture
+def registries():
+    """Registries as they were before."""
+    kept = [(registry, dict(registry)) for registry in (DATASETS, BACKBONES, REWARDS, METRICS)]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy that has learned nothing, and a photograph."""
+    folder = tmp_path_factory.mktemp("policy")
+    venv = SamSegVecEnv.of(Task(dataset_kwargs={"n_images": 8}, max_steps=2), 2)
+    SamMaskablePPO("ExplicitMaskablePolicy", venv, n_steps=4, batch_size=8).save(folder / "policy.zip")
+    Image.fromarray(load_dataset("toy:semantic", "eval", n_images=2)[0].image).save(folder / "photo.png")
+    return folder
+
+
+def test_readme_segments_an_image(policy, monkeypatch):
+    monkeypatch.chdir(policy)
+    exec(example("README.md", "Segment an image"), {})
+    assert np.asarray(Image.open("mask.png")).shape == np.asarray(Image.open("photo.png")).shape[:2]
+
+
+def test_readme_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert not [line for line in lines if len(line) > 120]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_pages_link_is_there(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link.partition("#")[0]).exists()]
+    assert not missing
+
+
+def test_scripts_and_modules_that_pages_name_are_there():
+    for page in PAGES:
+        text = page.read_text()
+        named = set(re.findall(r"\b(?:scripts|examples|tests|envs|hyperparams)/[\w/]+\.(?:py|yml)", text))
+        assert not [path for path in named if not (ROOT / path).is_file()], page.name
+        for module in re.findall(r"python -m (alignsam_sb3[\w.]*)", text):
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), (page.name, module)
+
+
+def test_the_commands_that_pages_name_exist():
+    from alignsam_sb3.cli import COMMANDS
+
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        named = set(re.findall(r"^(?:\.venv/bin/)?alignsam (\w+)", page.read_text(), re.MULTILINE))
+        assert named <= COMMANDS.keys(), page.name
+
+
+def test_a_data_set(tmp_path, registries):
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        picture = np.zeros((30, 40), np.uint8)
+        picture[5 : 15 + i, 5:20] = 250
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{i}.png")
+    exec(example("docs/extend.md", "A data set"), {})
+    data = load_dataset(f"bright:{tmp_path}", "train", folds=2)
+    assert len(data) == 2
+    assert data[0].target(0).sum() >= 150
+
+
+def test_a_segmenter(registries):
+    exec(example("docs/extend.md", "A segmenter"), {})
+    segmenter = load_segmenter("resnet_sam:random", "cpu")
+    assert segmenter.embedding_shape == (256, 16, 16)
+    encoded = segmenter.encode([np.zeros((50, 70, 3), np.uint8)])
+    assert encoded["embeddings"].shape == (1, 256, 16, 16)
+
+
+def test_a_reward(registries):
+    made = {}
+    exec(example("docs/extend.md", "A reward"), made)
+    venv = made["venv"]
+    venv.seed(0)
+    venv.reset()
+    _, rewards, _, _ = venv.step(np.array([np.flatnonzero(mask)[0] for mask in venv.env_method("action_masks")]))
+    assert np.allclose(rewards, venv.batch.dice - 0.02, atol=1e-6)
+
+
+def test_a_metric(registries):
+    exec(example("docs/extend.md", "A metric"), {})
+    truth = np.zeros((4, 4), bool)
+    truth[:2] = True
+    assert METRICS["area_error"](truth, truth) == 0
+    assert METRICS["area_error"](truth[:, ::-1] | ~truth, truth) == 1
+    assert METRICS["area_error"](~truth & False, truth, truth) == 1
+
+
+def test_a_player():
+    made = {}
+    exec(example("docs/extend.md", "A player"), made)
+    first, *_, last = made["rows"]["middle"].mean("dice")
+    assert first == last  # it clicks once
+    assert made["rows"]["random"].clicks != made["rows"]["middle"].clicks
+
+
+def test_an_extractor():
+    made = {}
+    exec(example("docs/extend.md", "An extractor"), made)
+    assert type(made["model"].policy.features_extractor).__name__ == "MapsOnly"
+    assert made["model"].num_timesteps == 8
+
+
+def test_every_kind_of_data_set_and_segmenter_is_in_its_table():
+    for page, names in (("datasets", DATASETS), ("segmenters", {*CHECKPOINTS, *SEGMENTERS})):
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        assert not [name for name in names if f"`{name}" not in text], page
+
+
+def test_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
+    assert cited["preferred-citation"]["year"] == 2024

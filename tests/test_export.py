@@ -1,0 +1,81 @@
+"""Exported files click without torch, and give the predictor's masks."""
+
+import importlib.util
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from alignsam_sb3.datasets import ToyScenes
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def exported(predictor, tmp_path_factory):
+    from alignsam_sb3.export import export_onnx
+
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx(predictor, folder)
+    return folder
+
+
+def example(folder):
+    spec = importlib.util.spec_from_file_location("example", folder / "example.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    """A policy of random weights; what it clicks does not matter here."""
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
+    from alignsam_sb3.policies import SamMaskablePPO
+    from alignsam_sb3.predictor import Predictor
+    from alignsam_sb3.task import Task
+
+    task = Task("toy:semantic", dataset_kwargs={"n_images": 12}, max_steps=3, device="cpu")
+    path = tmp_path_factory.mktemp("policy") / "policy.zip"
+    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2).save(path)
+    return Predictor.load(path, device="cpu")
+
+
+@pytest.mark.slow
+def test_masks_are_those_of_the_predictor(exported, predictor):
+    scenes, module = ToyScenes("semantic", "eval", n_images=50), example(exported)
+    for k in range(50):
+        photo = scenes[k].image
+        photo = cv2.resize(photo, (300, 180 + k)) if k % 2 else photo  # also of odd proportions
+        name = predictor.categories[k % len(predictor.categories)]
+        ours, (theirs, iou) = predictor(photo, name), module.segment(photo, name)
+        union = (ours.mask | theirs).sum()
+        assert not union or (ours.mask & theirs).sum() / union >= 0.995
+        assert iou == pytest.approx(ours.iou_predicted, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_example_runs_without_torch(exported, tmp_path):
+    Image.fromarray(ToyScenes("semantic", "eval", n_images=1)[0].image).save(tmp_path / "photo.png")
+    code = (
+        "import sys, runpy; sys.modules['torch'] = None; sys.argv = ['example.py', 'photo.png', 'disc', 'mask.png'];"
+        f"runpy.run_path({str(exported / 'example.py')!r}, run_name='__main__')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "mask.png")))) <= {0, 255}
+
+
+def test_a_policy_that_does_more_than_click_is_refused(predictor, tmp_path):
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from alignsam_sb3.export import export_onnx
+
+    other = SimpleNamespace(segmenter=predictor.segmenter, task=replace(predictor.task, done=True))
+    with pytest.raises(ValueError, match="done=True"):
+        export_onnx(other, tmp_path)
