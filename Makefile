@@ -17,7 +17,7 @@ WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(KWARGS),--env-kwargs $(KWARGS)) $(i
 # Threads that wait by spinning slow small models down thirtyfold as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: train test check docs install clean
+.PHONY: train test test-lowest check docs install clean
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,11 +38,18 @@ train: install
 test: install check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $$(nproc)
 
+# The quick tests with the lowest versions that setup.cfg allows, in an environment of its own (torch is several GB).
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -e ".[zoo,test]"
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -m "not slow" -n $$(nproc)
+
 # Types and imports are checked on a copy laid out as it installs: envs/ inside the package.
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/tree && mkdir -p build/tree && cp -r alignsam_sb3 build/tree/ && cp -r envs build/tree/alignsam_sb3/
+	rm -rf build/tree && mkdir -p build/tree && cp -r alignsam_sb3 build/tree/ && cp -r envs hyperparams build/tree/alignsam_sb3/
 	cp pyproject.toml setup.cfg build/tree/
 	cd build/tree && ../../$(BIN)/mypy -p alignsam_sb3
 	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports

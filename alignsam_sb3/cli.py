@@ -51,7 +51,9 @@ def _evaluate(argv: list[str]) -> None:
 
 def _describe(argv: list[str]) -> None:
     """Say what a data set holds."""
-    importlib.import_module("alignsam_sb3.datasets.__main__").main(["describe", *argv])
+    code = importlib.import_module("alignsam_sb3.datasets.__main__").main(["describe", *argv])
+    if code:
+        raise SystemExit(code)
 
 
 def _annotate(argv: list[str]) -> None:

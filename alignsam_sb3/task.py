@@ -74,14 +74,16 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("dataset_kwargs", "prompts"):  # None is what a hyperparameter file says for nothing
+            if not isinstance(getattr(self, name) or {}, Mapping):
+                raise ValueError(f"{name} is a dict of names and values, got {str(getattr(self, name))[:60]!r}")
             object.__setattr__(self, name, dict(getattr(self, name) or {}))
         for name, known in (("labels", LABELS), ("on_error", ON_ERROR), ("bank", PLACES)):
             if getattr(self, name) not in known:
                 raise ValueError(nearest(name, getattr(self, name), known))
         if self.box is not None and self.box not in BOXES:
             raise ValueError(nearest("box", self.box, BOXES))
-        if not 1 <= self.max_steps <= LONGEST:
-            raise ValueError(f"max_steps must be between 1 and {LONGEST}, got {self.max_steps}")
+        if not isinstance(self.max_steps, int) or not 1 <= self.max_steps <= LONGEST:
+            raise ValueError(f"max_steps must be a whole number between 1 and {LONGEST}, got {str(self.max_steps)[:60]!r}")
         make_reward(self.reward)
         self._check_combinations()
 

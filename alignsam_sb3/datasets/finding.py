@@ -78,7 +78,7 @@ class NamedFiles:
 
     def __init__(self, root: Path, folders: Sequence[Path], names: Iterable[str] = ()) -> None:
         self.root, self.folders = root, list(folders)
-        last = Counter(_parts(unquote(name))[-1:] and _parts(unquote(name))[-1].lower() for name in set(names))
+        last = Counter(parts[-1].lower() for name in set(names) if (parts := _parts(unquote(name))))
         self._repeated = {name for name, count in last.items() if count > 1}
 
     @cached_property

@@ -103,6 +103,8 @@ class YoloSegmentation(LabelledImages):
             number, *values = (float(v) for v in line.split())
         except ValueError:
             return None, np.zeros(1)
+        if not number.is_integer():  # infinite and NaN neither
+            return None, np.zeros(1)
         return self._names_of.get(int(number)), np.array(values)
 
 

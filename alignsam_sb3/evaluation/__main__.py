@@ -19,6 +19,7 @@ import numpy as np
 import torch as th
 
 from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.arguments import positive_int
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
     out.add_argument("--env", default="SamSeg-v0")
-    out.add_argument("--episodes", type=int, default=200)
+    out.add_argument("--episodes", type=positive_int, default=200)
     out.add_argument("--seed", type=int, default=0)
     out.add_argument("--out", type=Path, default=Path("results"))
     out.add_argument("--dataset", help="another data set than the policy's own, by spec string")

@@ -41,6 +41,11 @@ def load_segmenter(spec: str = "tiny", device: str = "auto") -> PromptableSegmen
     """
     bare, _, options = spec.partition("?")
     name, _, where = bare.partition(":")
+    if device != "auto":
+        try:
+            th.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"unknown device {str(device)[:60]!r}: write auto, cpu, cuda or cuda:1") from error
     chosen = options.split("&") if options else []
     if name == HF:
         return load_hf(where, device, chosen)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import load_file
 
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.policies.archive import PolicyArchive
@@ -112,9 +113,9 @@ def nothing_whole(out: Path) -> None:
     """Nothing can be said of it before it has gone on."""
 
 
-def bytes_of(*names: str) -> Callable[[Path], object]:
-    """The content of files."""
-    return lambda out: [(out / name).read_bytes() for name in names]
+def network_of(out: Path) -> object:
+    """The weights of a fitted network; the order of notes in its file differs from run to run."""
+    return {name: value.numpy().tobytes() for name, value in load_file(out / "reward_network.safetensors").items()}
 
 
 def rows_of(out: Path) -> object:
@@ -137,11 +138,11 @@ def works(given: Path) -> dict[str, Work]:
     fit += ["--images", "40", "--steps", "40", "--batch", "8", "--device", "cpu"]
     evaluate = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--episodes", "24"]
     annotate = ["-m", "alignsam_sb3.cli", "annotate", photos, "--policy", policy, "--batch-size", "2", "--device", "cpu"]
-    rows: Callable[[Path], object] = lambda out: json.loads((out / "results.json").read_text())["rows"]  # noqa: E731
+    rows: Callable[[Path], object] = lambda out: json.dumps(json.loads((out / "results.json").read_text())["rows"])  # noqa: E731
     return {
         "training": Work(train_command, train_on, train_whole, train_result),
         "bank": same(lambda out: ["-c", BUILD, str(out)], nothing_whole, rows_of),
-        "fit": same(lambda out: [*fit, "--out", str(out)], json_whole, bytes_of("reward_network.safetensors")),
+        "fit": same(lambda out: [*fit, "--out", str(out)], json_whole, network_of),
         "evaluation": same(lambda out: [*evaluate, "--out", str(out)], json_whole, rows),
         "annotation": same(lambda out: [*annotate, "--out", str(out)], json_whole, annotations_of),
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch as th
 
+from alignsam_sb3.arguments import positive_float, positive_int
 from alignsam_sb3.datasets import SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.datasets.options import add_dataset_kwargs
@@ -221,9 +222,9 @@ def main(argv: list[str] | None = None) -> None:
     length = fitter.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help=f"{SIZES['quick']} (the default)")
     length.add_argument("--full", action="store_true", help=f"{SIZES['full']}")
-    fitter.add_argument("--steps", type=int, help="instead of --quick's or --full's")
-    fitter.add_argument("--batch", type=int, default=FitOptions.batch, help="masks in a step")
-    fitter.add_argument("--lr", type=float, default=FitOptions.lr)
+    fitter.add_argument("--steps", type=positive_int, help="instead of --quick's or --full's")
+    fitter.add_argument("--batch", type=positive_int, default=FitOptions.batch, help="masks in a step")
+    fitter.add_argument("--lr", type=positive_float, default=FitOptions.lr)
     fitter.add_argument("--clip", help="let it see what this CLIP says of the categories: worth it for named concepts")
     fitter.add_argument(
         "--texts", nargs="+", default=[], help="what to ask that for, one text a category; by default its name"
@@ -242,7 +243,7 @@ def main(argv: list[str] | None = None) -> None:
         command.add_argument("--dataset", required=True, help="spec string")
         add_dataset_kwargs(command)
         command.add_argument("--segmenter", default="tiny" if command is fitter else None, help="spec string")
-        command.add_argument("--images", type=int, help="pairs of image and category, at most")
+        command.add_argument("--images", type=positive_int, help="pairs of image and category, at most")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--device", default="auto")
     args = parser.parse_args(argv)

@@ -1,0 +1,97 @@
+"""Does anything grow? Environment steps, and environments made and closed; memory, open files and temporary files are counted.
+
+python scripts/studies/soak.py --steps 1000000 --makes 1000      # hours
+python scripts/studies/soak.py --steps 20000 --makes 100         # minutes
+
+The first fifth warms up; growth is the slope of a line through what is measured after it, for 10^6 steps and 1,000 makes. A
+short run says less: noise of 1 MB in 20,000 steps is 50 MB in 10^6.
+"""
+
+import argparse
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.env_util import make_vec_env
+
+import alignsam_sb3  # noqa: F401 (registers the environments)
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
+MEASURED = 40  # times
+N_ENVS = 8
+KWARGS = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 32}, "clip": None, "max_steps": 5, "device": "cpu"}
+
+
+def usage() -> tuple[float, float, float]:
+    """Resident memory in MB, open files, files in the folder of temporary files."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, opened, sum(1 for _ in Path(tempfile.gettempdir()).iterdir())
+
+
+def growth(work: Callable[[], int], total: int, unit: int) -> dict[str, float]:
+    """Work, measure on the way, and say what grows in so many units of it.
+
+    :param work: does some, and returns how much
+    """
+    done, next_time, seen = 0, 0.0, []
+    while done < total:
+        done += work()
+        if done >= next_time:
+            seen.append((done, *usage()))
+            next_time = done + total / MEASURED
+    late = np.array([row for row in seen if row[0] > total / 5], float)
+    slopes = [float(np.polyfit(late[:, 0], late[:, k], 1)[0]) * unit for k in (1, 2, 3)]
+    return {"done": done, "MB at the end": late[-1, 1], **dict(zip(("MB", "open files", "temporary files"), slopes, strict=True))}
+
+
+def steps() -> Callable[[], int]:
+    """Random clicks in eight environments."""
+    venv = make_vec_env("SamSeg-v0", N_ENVS, 0, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)  # type: ignore[arg-type]
+    venv.reset()
+    rng = np.random.default_rng(0)
+
+    def work() -> int:
+        masks = venv.env_method("action_masks")
+        venv.step(np.array([rng.choice(np.flatnonzero(mask)) for mask in masks]))
+        return N_ENVS
+
+    return work
+
+
+def makes() -> Callable[[], int]:
+    """An environment made, reset and closed."""
+
+    def work() -> int:
+        env = gym.make("SamSeg-v0", **KWARGS)
+        env.reset(seed=0)
+        env.close()
+        return 1
+
+    return work
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--makes", type=int, default=100)
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    args = parser.parse_args()
+    found: dict[str, dict[str, float]] = {}
+    for unit, begin, total, each in (("10^6 steps", steps, args.steps, 10**6), ("1,000 makes", makes, args.makes, 1000)):
+        grown = found[unit] = growth(begin(), total, each)
+        named = ", ".join(f"{value:+.1f} {name}" for name, value in grown.items() if name not in ("done", "MB at the end"))
+        print(f"per {unit}: {named} (from {grown['done']} done; {grown['MB at the end']:.0f} MB at the end)", flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
