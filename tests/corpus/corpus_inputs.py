@@ -437,7 +437,20 @@ def made(**options):
 
 
 def words_inputs():
-    specs = ["", ":", "toy", "toy:", "toy:nosuch", "coc:x", "coco", "coco:", "http://x.y/z", "toy:saliency:nosuch", "toy\0:x", "a" * 5000]
+    specs = [
+        "",
+        ":",
+        "toy",
+        "toy:",
+        "toy:nosuch",
+        "coc:x",
+        "coco",
+        "coco:",
+        "http://x.y/z",
+        "toy:saliency:nosuch",
+        "toy\0:x",
+        "a" * 5000,
+    ]
     for spec in specs:
         yield Input(f"data set {spec[:30]!r}", opened(spec), (REFUSED,))
     for options in (
@@ -538,7 +551,13 @@ def load_predictor(path):
 
 
 def weights_inputs():
-    loaders = {"sam": load_sam, "clip": load_openai, "reward network": load_reward, "policy": load_zip, "predictor": load_predictor}
+    loaders = {
+        "sam": load_sam,
+        "clip": load_openai,
+        "reward network": load_reward,
+        "policy": load_zip,
+        "predictor": load_predictor,
+    }
     for kind, load in loaders.items():
         for name, make in WEIGHTS.items():
             yield Input(f"{kind} weights that are {name}", weights(load)(make), (REFUSED,))
@@ -604,7 +623,11 @@ def command_inputs():
         ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--lr", "inf"), ("--steps", "many"),
     ):  # fmt: skip
         yield Input(f"fit {' '.join(words)}", module(network, *FIT, *words), (REFUSED,))
-    yield Input("evaluation --episodes 0", module("alignsam_sb3.evaluation.__main__", "--policy", "x.zip", "--episodes", "0"), (REFUSED,))
+    yield Input(
+        "evaluation --episodes 0",
+        module("alignsam_sb3.evaluation.__main__", "--policy", "x.zip", "--episodes", "0"),
+        (REFUSED,),
+    )
 
 
 # Banks --------------------------------------------------------------------------------------------------------------------
@@ -640,7 +663,9 @@ def bank(damage):
         from alignsam_sb3.segmenters import load_segmenter
 
         def rows():
-            found = FeatureBank(ToyScenes("saliency", "train", n_images=4), SegmenterSource(load_segmenter("tiny", "cpu")), folder / "bank")
+            found = FeatureBank(
+                ToyScenes("saliency", "train", n_images=4), SegmenterSource(load_segmenter("tiny", "cpu")), folder / "bank"
+            )
             return np.stack([copy.deepcopy(found[i]["embeddings"]) for i in range(4)])
 
         expected = rows()
@@ -655,4 +680,12 @@ def bank_inputs():
         yield Input(f"a bank with {name}", bank(damage), (RIGHT, REFUSED))
 
 
-INPUTS = [*image_inputs(), *json_inputs(), *tree_inputs(), *words_inputs(), *weights_inputs(), *command_inputs(), *bank_inputs()]
+INPUTS = [
+    *image_inputs(),
+    *json_inputs(),
+    *tree_inputs(),
+    *words_inputs(),
+    *weights_inputs(),
+    *command_inputs(),
+    *bank_inputs(),
+]
