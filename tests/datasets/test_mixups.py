@@ -1,4 +1,4 @@
-"""Sets in which one image could get what belongs to another: photos are told apart by their grey value, masks by their height."""
+"""Sets in which one image could get what belongs to another: photos are told apart by grey value, masks by height."""
 
 import base64
 import io
