@@ -18,8 +18,8 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
-from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.arguments import positive_int
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv

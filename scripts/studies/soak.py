@@ -17,10 +17,10 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from stable_baselines3.common.env_util import make_vec_env
 
 import alignsam_sb3  # noqa: F401 (registers the environments)
-from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
 MEASURED = 40  # times
 N_ENVS = 8
@@ -48,7 +48,11 @@ def growth(work: Callable[[], int], total: int, unit: int) -> dict[str, float]:
             next_time = done + total / MEASURED
     late = np.array([row for row in seen if row[0] > total / 5], float)
     slopes = [float(np.polyfit(late[:, 0], late[:, k], 1)[0]) * unit for k in (1, 2, 3)]
-    return {"done": done, "MB at the end": late[-1, 1], **dict(zip(("MB", "open files", "temporary files"), slopes, strict=True))}
+    return {
+        "done": done,
+        "MB at the end": late[-1, 1],
+        **dict(zip(("MB", "open files", "temporary files"), slopes, strict=True)),
+    }
 
 
 def steps() -> Callable[[], int]:
