@@ -1,4 +1,4 @@
-# make train: from a bare Python 3.11 to a trained, compared, pictured policy.   make test: linters, types and tests.
+# make train: from a bare Python 3.11 to a trained, compared, pictured policy.   make test: linters, types, pages and tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -17,7 +17,7 @@ WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(KWARGS),--env-kwargs $(KWARGS)) $(i
 # Threads that wait by spinning slow small models down thirtyfold as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: train test test-lowest check install clean
+.PHONY: train test test-lowest check docs install clean
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +35,7 @@ train: install
 	echo "Policy:   $${run}$(ENV).zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
 	echo "Overlays: $${run}evaluation/overlays/"
 
-test: install check
+test: install check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $$(nproc)
 
 # The quick tests with the lowest versions that setup.cfg allows, in an environment of its own (torch is several GB).
@@ -49,10 +49,15 @@ test-lowest:
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/tree && mkdir -p build/tree && cp -r alignsam_sb3 build/tree/ && cp -r envs build/tree/alignsam_sb3/
+	rm -rf build/tree && mkdir -p build/tree && cp -r alignsam_sb3 build/tree/ && cp -r envs hyperparams build/tree/alignsam_sb3/
 	cp pyproject.toml setup.cfg build/tree/
 	cd build/tree && ../../$(BIN)/mypy -p alignsam_sb3
 	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports
 
+# The pages, from docs/ and the docstrings; a warning is an error.
+docs: install
+	$(BIN)/python scripts/assets/draw_layers.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 clean:
-	rm -rf build dist .venv *.egg-info
+	rm -rf build dist .venv docs/_build *.egg-info

@@ -56,7 +56,7 @@ class FeatureSource(Protocol):
         """Name and shape of each array, for one image."""
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> Mapping[str, th.Tensor]:
-        """The arrays of B images (H_i, W_i, 3) of any sizes, each (B, *shape)."""
+        """The arrays of B images (H_i, W_i, 3) of any sizes, each ``(B, *shape)``."""
 
 
 class SegmenterSource:
@@ -160,7 +160,7 @@ class FeatureBank:
                 self._describe(missing, progress)
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.float16]]:
-        """The arrays of some images, each (B, *shape); what is missing is described first.
+        """The arrays of some images, each ``(B, *shape)``; what is missing is described first.
 
         :raises UnreadableRow: one of them cannot be read and ``on_error`` is ``"skip"``
         """

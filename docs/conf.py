@@ -16,6 +16,7 @@ myst_heading_anchors = 3
 html_theme, html_title = "furo", f"alignsam_sb3 {release}"
 exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # those of Gymnasium and SB3 are in another markup
 autodoc_typehints = "description"
 autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "__init__, __new__"}

@@ -1,6 +1,10 @@
 """The examples of README and docs/ run as they are printed."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +154,39 @@ def test_citation_is_of_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["version"] == __version__
     assert cited["preferred-citation"]["year"] == 2024
+
+
+def run_example(name, *args, cwd):
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, args)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_that_annotates(policy, tmp_path):
+    (tmp_path / "photos").mkdir()
+    shutil.copy(policy / "photo.png", tmp_path / "photos")
+    said = run_example("annotate_photographs.py", policy / "policy.zip", tmp_path / "photos", cwd=tmp_path)
+    assert "1 images annotated" in said
+    assert (tmp_path / "annotated" / "coco.json").is_file()
+    assert Image.open(tmp_path / "annotated" / "sheet.png").width >= 200
+
+
+def test_the_example_that_trains_on_a_folder(tmp_path):
+    scenes = load_dataset("toy:saliency", "train", n_images=10)
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for i in range(10):
+        Image.fromarray(scenes[i].image).save(tmp_path / "data" / "images" / f"{i}.png")
+        Image.fromarray(scenes[i].target(0).astype(np.uint8) * 255).save(tmp_path / "data" / "masks" / f"{i}.png")
+    said = run_example("train_on_a_folder.py", f"mask_folder:{tmp_path / 'data'}", 128, cwd=tmp_path)
+    assert "Dice after each click" in said
+    assert (tmp_path / "policy.zip").is_file()
+    assert Image.open(tmp_path / "unseen.png").width == 3 * 256
+
+
+def test_the_picture_of_the_layers_is_that_of_the_contract(tmp_path):
+    script = str(ROOT / "scripts" / "assets" / "draw_layers.py")
+    subprocess.run([sys.executable, script, "--out", str(tmp_path / "layers.svg")], check=True)
+    assert (tmp_path / "layers.svg").read_text() == (ROOT / "docs" / "layers.svg").read_text()

@@ -73,13 +73,16 @@ class NamedFiles:
 
     :param root: the data set's folder
     :param folders: where names begin, most likely first
-    :param names: all names of the annotation file: what repeats among their last parts is never found by that part alone
+    :param names: all names of the annotation file: what repeats among their last parts is never found by that part alone, nor
+        is a file of a folder that other names say and this one does not (``cam2/1.jpg`` for ``cam1/1.jpg``)
     """
 
     def __init__(self, root: Path, folders: Sequence[Path], names: Iterable[str] = ()) -> None:
         self.root, self.folders = root, list(folders)
-        last = Counter(parts[-1].lower() for name in set(names) if (parts := _parts(unquote(name))))
+        parts = [[part.lower() for part in _parts(unquote(name))] for name in dict.fromkeys(names)]
+        last = Counter(name[-1] for name in parts if name)
         self._repeated = {name for name, count in last.items() if count > 1}
+        self._said_folders = {name[-2] for name in parts if len(name) > 1}
 
     @cached_property
     def _by_name(self) -> dict[str, list[tuple[str, ...]]]:
@@ -106,7 +109,10 @@ class NamedFiles:
                     if path is not None:
                         return path
         for text in texts:
-            found = self._by_end(tuple(_parts(text)), split)
+            last = _parts(text)[-1:]
+            found = self._within(beside, last) if beside is not None else None
+            known = beside.relative_to(self.root).parts if beside is not None and len(_parts(text)) == 1 else ()
+            found = found or self._by_end((*known, *_parts(text)), split)
             if found is not None:
                 return found
         climbs = ".." in _parts(name) or _absolute(name)
@@ -130,6 +136,9 @@ class NamedFiles:
         if not parts:
             return None
         candidates = self._by_name.get(parts[-1].lower(), [])
+        if len(parts) > 1:
+            named = self._said_folders - {parts[-2].lower()}
+            candidates = [c for c in candidates if len(c) == 1 or c[-2].lower() not in named]
         if split is not None:
             candidates = [c for c in candidates if split_in(c[:-1]) in (None, split)]
         shortest = 2 if parts[-1].lower() in self._repeated else 1

@@ -27,13 +27,14 @@ from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, regions, size_of, stacked, union
 from alignsam_sb3.datasets.skipped import Skipped
-from alignsam_sb3.datasets.splits import Folds, by_name, in_fold
+from alignsam_sb3.datasets.splits import Folds, by_name, in_fold, split_in
 from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Annotation", "LabelledImages", "LeftOut", "Record", "images_in", "read_labels", "regions", "stacked"]
 
+HELD_OUT = "images: for evaluation too, so not for training"
 _SHAPE = 0.02  # by so much the proportions of a mask may differ from its photo's when it is resized
 
 
@@ -161,7 +162,24 @@ class LabelledImages(ABC):
         :param names: for each record the path that is looked at
         """
         chosen = by_name(names, split, self.root)
-        return (records, False) if chosen is None else ([records[i] for i in chosen], True)
+        if chosen is None:
+            return records, False
+        if split == "train":
+            chosen = self._not_held_out(records, names, chosen)
+        return [records[i] for i in chosen], True
+
+    def _not_held_out(self, records: Sequence[Record], names: Sequence[PurePath], chosen: list[int]) -> list[int]:
+        """Training images without those that are for evaluation too; what lies in no split's folder is counted."""
+        for i in {i for i, name in enumerate(names) if split_in(name.parts) is None}.difference(chosen):
+            self._skip("images: outside the folders of splits", records[i].image_id)
+        try:
+            held_out = {records[i].image.resolve() for i in by_name(names, "eval", self.root) or []}
+        except FileNotFoundError:  # there is a folder for training alone
+            return chosen
+        for i in chosen:
+            if records[i].image.resolve() in held_out:
+                self._skip(HELD_OUT, records[i].image_id)
+        return [i for i in chosen if records[i].image.resolve() not in held_out]
 
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)

@@ -1,7 +1,7 @@
 """LabelMe's files, those of X-AnyLabeling and AnyLabeling too: one ``.json`` for each image."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,18 +46,34 @@ class LabelMe(LabelledImages):
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
         if not contents:
             raise FileNotFoundError(f"no LabelMe .json files in {self.root}. Left out: {self.skipped}")
-        files = NamedFiles(self.root, [], [str(c.get("imagePath")) for c in contents.values()])
-        records = []
+        files = NamedFiles(self.root, [], [self._said(path, content) for path, content in contents.items()])
+        records: dict[tuple[Path, str | None], Record] = {}
         known: dict[str, None] = {}
         for path, content in contents.items():
-            known |= dict.fromkeys(str(s.get("label")) for s in content["shapes"] if isinstance(s, dict))
-            image = self._image(path, content, files)
+            known |= dict.fromkeys(str(s.get("label")) for s in content["shapes"] if _has_label(s))
+            image = self._image(path, content, files, contents)
             if image is not None:
                 kept = {key: content.get(key) for key in ("imageHeight", "imageWidth", "shapes")}
-                records.append(Record(printable(path.relative_to(self.root)), image, kept))
+                own = Record(printable(path.relative_to(self.root)), image, kept)
+                first = records.setdefault((image, split_in(path.relative_to(self.root).parts[:-1])), own)
+                if first is not own:
+                    self._join(first, own)
         self._all = tuple(sorted(set(known) - {IGNORED, BACKGROUND}))
         order = {printable(path.relative_to(self.root)): path.relative_to(self.root) for path in contents}
-        return self._of_split(records, [order[r.image_id] for r in records], split)
+        return self._of_split([*records.values()], [order[r.image_id] for r in records.values()], split)
+
+    def _said(self, path: Path, content: dict[str, Any]) -> str:
+        """The name of the image, with the folder of the file that says it where it says none."""
+        name = str(content.get("imagePath"))
+        return name if "/" in name or "\\" in name else f"{path.relative_to(self.root).parent.as_posix()}/{name}"
+
+    def _join(self, first: Record, other: Record) -> None:
+        """Take over the shapes of another file of the same image, so that its objects are no background."""
+        if any(first.labels[key] != other.labels[key] for key in ("imageHeight", "imageWidth")):
+            self._skip("files: of an image that another file labels with another size", other.image_id)
+            return
+        self._note("shapes of several files of one image taken together")
+        first.labels["shapes"] = [*first.labels["shapes"], *other.labels["shapes"]]
 
     def _content(self, path: Path) -> dict[str, Any] | None:
         """What a file holds; None, and counted, if it is none of LabelMe's."""
@@ -72,18 +88,23 @@ class LabelMe(LabelledImages):
         self._skip("files: no LabelMe file", name)
         return None
 
-    def _image(self, path: Path, content: dict[str, Any], files: NamedFiles) -> Path | None:
-        """Where the image is; the ``.json`` file itself where the image lies within it."""
+    def _image(self, path: Path, content: dict[str, Any], files: NamedFiles, others: Collection[Path]) -> Path | None:
+        """Where the image is; the ``.json`` file itself where the image lies within it.
+
+        :param others: all files; an image that has one of its own is not that of a file which was renamed with its image
+        """
         name = content.get("imagePath")
         reason = "no imagePath"
+        same = [p for p in path.parent.glob(f"{_escaped(path.stem)}.*") if p.suffix.lower() in IMAGE_SUFFIXES]
         if isinstance(name, str) and name:
             try:
-                return files.find(name, path.parent, split_in(path.relative_to(self.root).parts[:-1]))
+                image = files.find(name, path.parent, split_in(path.relative_to(self.root).parts[:-1]))
+                if image in same or len(same) != 1 or image.with_suffix(path.suffix) not in others:
+                    return image
             except UnknownFileError as error:
                 reason = str(error)
-        same = [p for p in path.parent.glob(f"{_escaped(path.stem)}.*") if p.suffix.lower() in IMAGE_SUFFIXES]
         if len(same) == 1:
-            self._note("file names: imagePath not found, image of the same name taken")
+            self._note("file names: imagePath not found or another's, image of the same name taken")
             return same[0]
         if content.get("imageData"):
             return path
@@ -109,11 +130,15 @@ class LabelMe(LabelledImages):
         groups: dict[tuple[str, object], NDArray[np.bool_]] = {}
         left_out: list[LeftOut] = []
         for k, shape in enumerate(record.labels["shapes"]):
-            label = str(shape.get("label")) if isinstance(shape, dict) else ""
+            label = str(shape.get("label")) if _has_label(shape) else None
             try:
                 mask = shape_mask(shape, size)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                left_out.append(LeftOut(label, None, str(error) if isinstance(error, ValueError) else "a damaged shape"))
+                reason = str(error) if isinstance(error, ValueError) else "a damaged shape"
+                left_out.append(LeftOut(None if label in (IGNORED, BACKGROUND) else label, _around(shape, size), reason))
+                continue
+            if label is None:
+                left_out.append(LeftOut(None, mask, "a shape without a label"))
                 continue
             if label == IGNORED:
                 left_out.append(LeftOut(None, mask, "labelled __ignore__"))
@@ -145,6 +170,20 @@ def shape_mask(shape: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_
     if kind in ("polygon", "rectangle", "rotation", "quadrilateral") and len(points) >= 3:
         return draw_polygons([points], size)
     raise ValueError(f"shape {kind!r} of {len(points)} points has no area")
+
+
+def _has_label(shape: object) -> bool:
+    return isinstance(shape, dict) and shape.get("label") not in (None, "")
+
+
+def _around(shape: object, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """The box around the points of a shape that is no region, a pixel wider: where its object is; None if it has none."""
+    try:
+        points = np.asarray(shape["points"], np.float64).reshape(-1, 2)  # type: ignore[index]
+        (x0, y0), (x1, y1) = points.min(0) - 1, points.max(0) + 1
+        return draw_polygons([[x0, y0, x1, y0, x1, y1, x0, y1]], size)
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _pasted(encoded: str, points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:

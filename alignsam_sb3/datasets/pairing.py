@@ -253,8 +253,42 @@ def _keys() -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
         lambda stem: _IMAGE_START.sub("", _IMAGE_END.sub("", stem)).lower(),
         lambda stem: _IMAGE_END.sub("", _MASK_START.sub("", _MASK_END.sub("", stem))).lower(),
     )
-    yield str.lower, lambda stem: _NUMBER_END.sub("", _MASK_END.sub("", stem)).lower()
+    yield str.lower, _without_number
     yield (lambda stem: _EITHER_END.sub("", stem).lower(),) * 2
+
+
+def _without_number(stem: str) -> str:
+    return _NUMBER_END.sub("", _MASK_END.sub("", stem)).lower()
+
+
+def _misleading(photos: Sequence[_File], masks: Sequence[_File]) -> Callable[[_File, _File], bool]:
+    """Whether names that look alike say nothing, since the other files of the folders show how photos are named.
+
+    A folder that both photos and masks have is not left; ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo; ``xA``
+    and ``xB`` are a pair only where all photos end with A and all masks with B.
+    """
+    folders = [{file.folder for file in files} for files in (photos, masks)]
+    numbered = {_without_number(p.stem) for p in photos if _NUMBER_END.search(p.stem)}
+    ends = [{(found := _EITHER_END.search(f.stem)) and found["letter"] for f in files} for files in (photos, masks)]
+
+    def misleads(photo: _File, mask: _File) -> bool:
+        same, base = photo.stem.lower(), _without_number(mask.stem)
+        mirrored = [any(split_of(part) is None for part in f.folder) for f in (photo, mask)]
+        return (
+            (photo.folder != mask.folder and mirrored[1] and mask.folder in folders[0])
+            or (photo.folder != mask.folder and mirrored[0] and photo.folder in folders[1])
+            or (base == same != _MASK_END.sub("", mask.stem).lower() and same in numbered)
+            or (ends != [{"A"}, {"B"}] and _apart(photo.stem, mask.stem))
+        )
+
+    return misleads
+
+
+def _apart(photo: str, mask: str) -> bool:
+    """Whether names differ in their last letter, A or B, alone."""
+    found = [_EITHER_END.search(stem) for stem in (photo, mask)]
+    letters = [one["letter"] for one in found if one]
+    return photo[:-1].lower() == mask[:-1].lower() and len(letters) == 2 and letters[0] != letters[1]
 
 
 def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped: Skipped) -> dict[_File, list[_File]]:
@@ -262,6 +296,7 @@ def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped
     owners: dict[_File, list[_File]] = defaultdict(list)
     unclear: list[tuple[_File, Sequence[_File]]] = []
     left = list(masks)
+    misleads = _misleading(photos, masks)
     for anywhere in (False, True):
         for image_key, mask_key in _keys():
             index: dict[tuple[object, str], list[_File]] = defaultdict(list)
@@ -270,7 +305,8 @@ def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped
                     index[_place(photo, anywhere), image_key(photo.stem)].append(photo)
             rest = []
             for mask in left:
-                found = index.get((_place(mask, anywhere), mask_key(mask.stem)), [])
+                alike = index.get((_place(mask, anywhere), mask_key(mask.stem)), [])
+                found = [photo for photo in alike if not misleads(photo, mask)]
                 if len(found) == 1:
                     owners[found[0]].append(mask)
                 elif found:

@@ -28,7 +28,7 @@ OPTIONS = {
     "fuse": "the encoder's parallel branches and norms folded into one convolution each (RepViT, EdgeSAM, tiny)",
     "onnx": "the decoder in onnxruntime, on the CPU",
 }
-"""What may stand behind a ``?`` in a segmenter's name; README has what each brings and costs."""
+"""What may stand behind a ``?`` in a segmenter's name; docs/speed.md says what each brings and costs."""
 ONLY_THE_DECODER = frozenset({"onnx", "fp32", "compile", "eager"})
 """Options that change no embedding, and so no bank."""
 

@@ -29,8 +29,9 @@ def draw(rows: list[list[str]]) -> str:
         y, width = GAP + k * (HEIGHT + GAP), (WIDTH - GAP) / len(row) - GAP
         for j, name in enumerate(row):
             x = GAP + j * (width + GAP)
-            box = f'x="{x:.0f}" y="{y}" width="{width:.0f}" height="{HEIGHT}" rx="4"'
-            out.append(f'<rect {box} fill="#dbe7f3" stroke="#5b84ad"/>')
+            out.append(
+                f'<rect x="{x:.0f}" y="{y}" width="{width:.0f}" height="{HEIGHT}" rx="4" fill="#dbe7f3" stroke="#5b84ad"/>'
+            )
             out.append(f'<text x="{x + width / 2:.0f}" y="{y + 17}" text-anchor="middle">{escape(name)}</text>')
     return "\n".join([*out, "</svg>", ""])
 
