@@ -147,3 +147,28 @@ def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env
 def test_target_pairs_are_of_one_image():
     images = (np.array([3, 4]), np.array([4, 5]), np.array([4, 5]))
     assert target_pairs(images) == [[(4, 0), (4, 1), (4, 2)], [(5, 1), (5, 2)]]
+
+
+def test_a_report_replaces_another_when_it_is_whole(tmp_path):
+    from alignsam_sb3.evaluation.report import whole_report
+
+    def write(folder, text, overlays):
+        (folder / "overlays").mkdir()
+        for k in range(overlays):
+            (folder / "overlays" / f"{k}.png").write_text(text)
+        for name in ("clicks.jsonl", "results.json"):
+            (folder / name).write_text(text)
+
+    (tmp_path / "own.txt").write_text("a user's")
+    with whole_report(tmp_path) as folder:
+        write(folder, "first", 2)
+    with pytest.raises(KeyboardInterrupt), whole_report(tmp_path) as folder:
+        write(folder, "interrupted", 1)
+        raise KeyboardInterrupt
+    assert (tmp_path / "results.json").read_text() == (tmp_path / "clicks.jsonl").read_text() == "first"
+    (tmp_path / ".report.0.part").mkdir()  # of one that was killed
+    with whole_report(tmp_path) as folder:
+        write(folder, "second", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clicks.jsonl", "overlays", "own.txt", "results.json"]
+    assert (tmp_path / "results.json").read_text() == "second"
+    assert len(list((tmp_path / "overlays").iterdir())) == 1

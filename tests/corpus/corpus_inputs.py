@@ -286,9 +286,14 @@ STRANGE = {
 }
 COCO_FIELDS = (("images",), ("annotations",), ("categories",))
 COCO_INNER = (
-    ("images", 1, "file_name"), ("images", 1, "id"), ("annotations", 1, "segmentation"), ("annotations", 1, "image_id"),
-    ("annotations", 1, "category_id"), ("categories", 0, "name"), ("categories", 0, "id"),
-)  # fmt: skip
+    ("images", 1, "file_name"),
+    ("images", 1, "id"),
+    ("annotations", 1, "segmentation"),
+    ("annotations", 1, "image_id"),
+    ("annotations", 1, "category_id"),
+    ("categories", 0, "name"),
+    ("categories", 0, "id"),
+)
 SEGMENTATIONS = {
     "infinite": [[1e308 * 10, 4, 20, 4, 20, 16]],
     "far away": [[1e15, 4, 20, 1e15, 20, 16]],
@@ -332,6 +337,9 @@ def json_inputs():
         for name in ("null", "a list", "an object", "minus one", "of 5,000 digits"):
             expected = (*ANY, RIGHT) if places[-1] == "name" or places == ("images", 1, "id") else ANY
             yield Input(f"coco: {where} is {name}", coco(placed(*places, value=STRANGE[name])), expected)
+
+
+def shape_inputs():
     for name, value in SEGMENTATIONS.items():
         yield Input(f"coco: a segmentation {name}", coco(placed("annotations", 1, "segmentation", value=value)), ANY)
     for name, value in NAMES.items():
@@ -355,14 +363,27 @@ def json_inputs():
 
 
 YOLO_LINES = {
-    "text": "cat here", "one number": "0", "NaN": "0 nan nan nan nan nan nan", "pixels": "0 4 4 20 4 20 16", "a box": "0 .5 .5 .2 .2",
-    "odd": "0 .1 .1 .5 .1 .5", "an unknown class": "9 .1 .1 .5 .1 .5 .5", "infinite": "0 inf 0 0 0 1 1", "a negative class": "-1 .1 .1 .5 .1 .5 .5",
-    "bytes": b"\xff\xfe\x80\x00", "a fractional class": "0.5 .1 .1 .5 .1 .5 .5",
-}  # fmt: skip
+    "text": "cat here",
+    "one number": "0",
+    "NaN": "0 nan nan nan nan nan nan",
+    "pixels": "0 4 4 20 4 20 16",
+    "a box": "0 .5 .5 .2 .2",
+    "odd": "0 .1 .1 .5 .1 .5",
+    "an unknown class": "9 .1 .1 .5 .1 .5 .5",
+    "infinite": "0 inf 0 0 0 1 1",
+    "a negative class": "-1 .1 .1 .5 .1 .5 .5",
+    "bytes": b"\xff\xfe\x80\x00",
+    "a fractional class": "0.5 .1 .1 .5 .1 .5 .5",
+}
 YOLO_NAMES = {
-    "empty": b"", "no YAML": b"{{{", "a list": b"[1]", "without names": b"nc: 1", "names are a number": b"names: 7",
-    "a command": b"names: !!python/object/apply:os.system ['touch pwned']", "not text": b"\xff\xfe\x80\x81",
-}  # fmt: skip
+    "empty": b"",
+    "no YAML": b"{{{",
+    "a list": b"[1]",
+    "without names": b"nc: 1",
+    "names are a number": b"names: 7",
+    "a command": b"names: !!python/object/apply:os.system ['touch pwned']",
+    "not text": b"\xff\xfe\x80\x81",
+}
 
 
 def yolo(line=None, names=b"names: [cat]"):
@@ -454,22 +475,55 @@ def words_inputs():
     for spec in specs:
         yield Input(f"data set {spec[:30]!r}", opened(spec), (REFUSED,))
     for options in (
-        {"n_images": 0}, {"n_images": -1}, {"n_images": "many"}, {"n_images": 1.5}, {"min_area": 2}, {"min_area": -1}, {"nimages": 3},
-        {"min_area": "big"}, {"n_images": None}, {"categories": ["nosuch"]}, {"folds": 0},
-    ):  # fmt: skip
+        {"n_images": 0},
+        {"n_images": -1},
+        {"n_images": "many"},
+        {"n_images": 1.5},
+        {"min_area": 2},
+        {"min_area": -1},
+        {"nimages": 3},
+        {"min_area": "big"},
+        {"n_images": None},
+        {"categories": ["nosuch"]},
+        {"folds": 0},
+    ):
         yield Input(f"toy:saliency with {options}", opened("toy:saliency", **options), (REFUSED,))
     for options in (
-        {"max_steps": 0}, {"max_steps": -1}, {"max_steps": 10**7}, {"labels": "agnet"}, {"box": "clop"}, {"bank": "gpu"},
-        {"on_error": "ignore"}, {"reward": "dice"}, {"split": "eval", "labels": "oracle-train-only"}, {"nosuch": 1},
-        {"clip": None, "box": "clip"}, {"clip": None, "prompts": {"a": "b"}}, {"initial_pair": True, "remove": True},
-        {"max_steps": "many"}, {"dataset_kwargs": 7}, {"prompts": 7},
-    ):  # fmt: skip
+        {"max_steps": 0},
+        {"max_steps": -1},
+        {"max_steps": 10**7},
+        {"labels": "agnet"},
+        {"box": "clop"},
+        {"bank": "gpu"},
+        {"on_error": "ignore"},
+        {"reward": "dice"},
+        {"split": "eval", "labels": "oracle-train-only"},
+        {"nosuch": 1},
+        {"clip": None, "box": "clip"},
+        {"clip": None, "prompts": {"a": "b"}},
+        {"initial_pair": True, "remove": True},
+        {"max_steps": "many"},
+        {"dataset_kwargs": 7},
+        {"prompts": 7},
+    ):
         yield Input(f"a task with {options}", task(**options), (REFUSED,))
     for options in (
-        {"patches": 0}, {"patches": -3}, {"patches": "many"}, {"segmenter": "tinny"}, {"segmenter": ""}, {"segmenter": "vit_b"},
-        {"segmenter": "vit_b:/nowhere.pth"}, {"clip": "tinny"}, {"clip": "openai:/nowhere.pt"}, {"clip": ""}, {"device": "gpu"},
-        {"reward_network": "/nowhere"}, {"dataset": "toy:nosuch"}, {"split": "nosuch"}, {"prompts": {"nosuch": "x"}, "clip": "tiny"},
-    ):  # fmt: skip
+        {"patches": 0},
+        {"patches": -3},
+        {"patches": "many"},
+        {"segmenter": "tinny"},
+        {"segmenter": ""},
+        {"segmenter": "vit_b"},
+        {"segmenter": "vit_b:/nowhere.pth"},
+        {"clip": "tinny"},
+        {"clip": "openai:/nowhere.pt"},
+        {"clip": ""},
+        {"device": "gpu"},
+        {"reward_network": "/nowhere"},
+        {"dataset": "toy:nosuch"},
+        {"split": "nosuch"},
+        {"prompts": {"nosuch": "x"}, "clip": "tiny"},
+    ):
         yield Input(f"SamSeg-v0 with {options}", made(**options), (REFUSED,))
 
 
@@ -603,25 +657,52 @@ FIT = ("fit", "--out", "{folder}/out", "--dataset", "toy:saliency", "--device", 
 
 def command_inputs():
     for words in (
-        ("trian",), ("annotate",), ("annotate", "/nowhere", "--policy", "/nowhere.zip", "--out", "{folder}/o"), ("describe",),
-        ("describe", "nosuch:x"), ("describe", "toy:saliency", "--options", "n_images"), ("describe", "toy:saliency", "--options", "n=1"),
-        ("describe", "coco:/nowhere"), ("cache", "empty"), ("push", "/nowhere.zip", "nobody"), ("export", "--policy", "/nowhere.zip", "--onnx", "x"),
-        ("calibrate", "--policy", "/nowhere.zip", "--labelled", "coco:/nowhere"), ("review", "/nowhere", "--policy", "/nowhere.zip"),
-        ("evaluate", "--policy", "/nowhere.zip"), ("evaluate",), ("play", "--policy", "/nowhere.zip"),
+        ("trian",),
+        ("annotate",),
+        ("annotate", "/nowhere", "--policy", "/nowhere.zip", "--out", "{folder}/o"),
+        ("describe",),
+        ("describe", "nosuch:x"),
+        ("describe", "toy:saliency", "--options", "n_images"),
+        ("describe", "toy:saliency", "--options", "n=1"),
+        ("describe", "coco:/nowhere"),
+        ("cache", "empty"),
+        ("push", "/nowhere.zip", "nobody"),
+        ("export", "--policy", "/nowhere.zip", "--onnx", "x"),
+        ("calibrate", "--policy", "/nowhere.zip", "--labelled", "coco:/nowhere"),
+        ("review", "/nowhere", "--policy", "/nowhere.zip"),
+        ("evaluate", "--policy", "/nowhere.zip"),
+        ("evaluate",),
+        ("play", "--policy", "/nowhere.zip"),
         ("benchmark", "--policy", "/nowhere.zip", "--images", "0"),
-    ):  # fmt: skip
+    ):
         yield Input(f"alignsam {' '.join(words)[:60]}", alignsam(*words), (REFUSED,))
     for words in (
-        ("-n", "0"), ("-n", "-5"), ("-n", "many"), ("--warm-start", "-5"), ("--warm-start", "x"), ("--env-kwargs", "a"),
-        ("--env-kwargs", "a:open('x')"), ("--env-kwargs", "a:__import__('os')"), ("--hyperparams", "n_steps:2**99"),
+        ("-n", "0"),
+        ("-n", "-5"),
+        ("-n", "many"),
+        ("--warm-start", "-5"),
+        ("--warm-start", "x"),
+        ("--env-kwargs", "a"),
+        ("--env-kwargs", "a:open('x')"),
+        ("--env-kwargs", "a:__import__('os')"),
+        ("--hyperparams", "n_steps:2**99"),
         ("--env-kwargs", "dataset_kwargs:{}", "--categories", "cat"),
-    ):  # fmt: skip
+    ):
         yield Input(f"train {' '.join(words)}", zoo(*words), (REFUSED,))
     network = "alignsam_sb3.rewards.network.__main__"
     for words in (
-        ("--steps", "0"), ("--steps", "-1"), ("--images", "0"), ("--images", "-3"), ("--batch", "0"), ("--batch", "-1"),
-        ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--lr", "inf"), ("--steps", "many"),
-    ):  # fmt: skip
+        ("--steps", "0"),
+        ("--steps", "-1"),
+        ("--images", "0"),
+        ("--images", "-3"),
+        ("--batch", "0"),
+        ("--batch", "-1"),
+        ("--lr", "0"),
+        ("--lr", "-1"),
+        ("--lr", "nan"),
+        ("--lr", "inf"),
+        ("--steps", "many"),
+    ):
         yield Input(f"fit {' '.join(words)}", module(network, *FIT, *words), (REFUSED,))
     yield Input(
         "evaluation --episodes 0",
@@ -683,6 +764,7 @@ def bank_inputs():
 INPUTS = [
     *image_inputs(),
     *json_inputs(),
+    *shape_inputs(),
     *tree_inputs(),
     *words_inputs(),
     *weights_inputs(),
