@@ -15,6 +15,7 @@ from PIL import Image
 
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import turned
+from alignsam_sb3.datasets.seen import SeenImages, image_hash, image_hashes, seen_in
 
 SIZE = (40, 60)
 
@@ -263,3 +264,27 @@ def test_yolo_s_other_yaml_files_and_tasks(tmp_path):
     (tmp_path / "data.yaml").write_text("names: [x]\nkpt_shape: [2, 2]\n")
     with pytest.raises(ValueError, match="key points"):
         load_dataset(f"yolo:{tmp_path}", "all")
+
+
+@pytest.mark.parametrize("size", [(40, 60), (41, 41), (1, 7)])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_photo_is_known_however_it_is_turned(size, symmetric):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    if symmetric:
+        image = np.where(image > 127, image[::-1, ::-1], image[::-1])  # no symmetry of its own, but equal quarters occur
+        image[: size[0] // 2] = 7
+    hashes = {image_hash(turned(image, orientation)) for orientation in range(1, 9)}
+    assert len(hashes) == 1
+    other = image.copy()
+    other[0, 0, 0] ^= 1
+    assert image_hash(other) not in hashes
+
+
+def test_an_option_that_turns_photos_hides_no_training_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    ramp = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "a.png", exif=exif)
+    spec = f"images:{tmp_path}"
+    learned = SeenImages(image_hashes(load_dataset(spec, "all")))
+    assert seen_in(load_dataset(spec, "all", orientation="stored"), learned).all()
