@@ -11,10 +11,12 @@ from alignsam_sb3.datasets.coco_file import key_of, read_coco
 from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode
 from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printable
 from alignsam_sb3.datasets.images import UnreadableImageError, opened_image
-from alignsam_sb3.datasets.labelled import LabelledImages, Record
+from alignsam_sb3.datasets.labelled import HELD_OUT, LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
-from alignsam_sb3.datasets.splits import by_name, split_in
+from alignsam_sb3.datasets.skipped import Skipped
+from alignsam_sb3.datasets.splits import TRAINING, by_name, split_in
 
+_FALSE = ("0", "0.0", "false", "none", "")
 _OTHER_TASKS = ("captions", "person_keypoints", "image_info", "stuff", "deepfashion")
 
 
@@ -72,6 +74,7 @@ class CocoDataset(LabelledImages):
         names = {str(entry["file_name"]) for entry in self._coco.images.values()}
         files = NamedFiles(self.root, self._folders(path, split), names)
         own = split_in(_split_name(path, self.root).parts) if given else None
+        held_out = self._held_out(path, own)
         records = []
         taken: dict[Path, str] = {}
         for key in sorted(self._coco.images, key=_order):
@@ -85,7 +88,10 @@ class CocoDataset(LabelledImages):
                 self.skipped.add(f"images: {error}", name)
                 continue
             if taken.setdefault(image, key) != key:
-                self.skipped.add("images: a file that several entries name", name)
+                self._join(taken[image], key)
+                continue
+            if image in held_out:
+                self.skipped.add(HELD_OUT, name)
                 continue
             if not image.as_posix().endswith(name):
                 self._note("file names: found by their end within the data set's folder")
@@ -93,6 +99,37 @@ class CocoDataset(LabelledImages):
         if self._images is None and not given:
             return self._of_split(records, [PurePath(r.image.relative_to(self.root)) for r in records], split)
         return records, given
+
+    def _join(self, first: str, other: str) -> None:
+        """Take over what another entry of the same file says, so that its objects are no background."""
+        one, two = (self._coco.images[key] for key in (first, other))
+        same = all(one.get(key) == two.get(key) for key in ("file_name", "height", "width"))
+        if not same or self._coco.panoptic:
+            self.skipped.add("images: a file that several entries name", two["file_name"])
+            return
+        self._note("annotations of several entries of one image taken together")
+        self._coco.notes[first] = [*self._coco.notes[first], *self._coco.notes[other]]
+
+    def _held_out(self, path: Path, own: str | None) -> set[Path]:
+        """The images that the file for evaluation names, where this one is for training."""
+        if own not in TRAINING:
+            return set()
+        try:
+            other, given = self._annotations("eval")
+        except FileNotFoundError:
+            return set()
+        if not given or other == path:
+            return set()
+        names = {str(entry["file_name"]) for entry in read_coco(other, Skipped(), self._encoding).images.values()}
+        files = NamedFiles(self.root, self._folders(other, "eval"), names)
+        split = split_in(_split_name(other, self.root).parts)
+        found = set()
+        for name in names:
+            try:
+                found.add(files.find(name, split=split))
+            except UnknownFileError:
+                continue
+        return found
 
     def _annotations(self, split: str) -> tuple[Path, bool]:
         """The annotation file of a split, and whether it is of that split alone.
@@ -206,7 +243,8 @@ def _reason(name: str | None, note: dict[str, Any]) -> str:
     """Why an annotation with a mask is no target; the empty string if it is one."""
     if name is None:
         return "a category_id that the file does not list"
-    return "crowd" if note.get("iscrowd") else "marked to be ignored" if note.get("ignore") else ""
+    crowd, ignored = (str(note.get(key)).strip().lower() not in _FALSE for key in ("iscrowd", "ignore"))
+    return "crowd" if crowd else "marked to be ignored" if ignored else ""
 
 
 def _order(key: str) -> tuple[bool, int, str]:

@@ -47,11 +47,12 @@ def read_coco(path: Path, skipped: Skipped, encoding: str | None = None) -> Coco
     except ValueError as error:
         raise ValueError(f"{path} is not a COCO annotation file: {error}") from error
     _check(path, content)
-    names = {
-        key_of(c["id"]): str(c.get("name", c["id"]))
-        for c in content["categories"]
-        if isinstance(c, Mapping) and isinstance(c.get("id"), int | float | str)
-    }
+    names: dict[str, str] = {}
+    for c in content["categories"]:
+        if isinstance(c, Mapping) and isinstance(c.get("id"), int | float | str):
+            name = str(c.get("name", c["id"]))
+            if names.setdefault(key_of(c["id"]), name) != name:
+                raise ValueError(f"{path}: the category id {c['id']!r} means {names[key_of(c['id'])]!r} and {name!r}")
     found = CocoFile(path, _images(content["images"], skipped), names=names)
     found.panoptic = any(isinstance(a, Mapping) and "segments_info" in a for a in content["annotations"][:5])
     notes: dict[str, list[dict[str, Any]]] = defaultdict(list)

@@ -5,7 +5,7 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
 
-READING_VERSION = 2  # part of fingerprints: raise it whenever a file would be read differently
+READING_VERSION = 3  # part of fingerprints: raise it whenever a file would be read differently
 MAX_PIXELS = 178_956_970  # more are refused: a small file can claim any size
 ORIENTATIONS = ("turned", "stored")
 _WANTED = [
@@ -77,10 +77,13 @@ def opened_image(source: Source) -> Iterator[Image.Image]:
     if isinstance(source, Path):
         check_file(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
-            opened = Image.open(source, formats=formats())
-        with opened:
+        with ExitStack() as stack:
+            # by its path Pillow maps a TIFF into memory, and garbles the rows of a sideways grey one
+            mapped = isinstance(source, Path) and head(source, 4) in _TIFF_MAGIC
+            stream = stack.enter_context(Path.open(source, "rb")) if mapped else source
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
+                opened = stack.enter_context(Image.open(stream, formats=formats()))
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height} pixels: more than {MAX_PIXELS:,} are not read")
             yield opened
@@ -261,18 +264,22 @@ def _stored(source: Source) -> tuple[NDArray[Any], int | None, int]:
     if _needs_tifffile(source):
         return _tiff(source)
     with opened_image(source) as opened:
-        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
-        orientation = orientation if orientation in range(1, 9) else 1
-        size, bits = opened.size, _png_bits(source) if opened.format == "PNG" else 8
-        opened.load()
+        bits = _png_bits(source) if opened.format == "PNG" else 8
+        orientation, as_stored = loaded(opened)
         if (bits or 16) > 8 or opened.mode.startswith(("I", "F")):
             bits = 16 if opened.format == "PPM" else bits if opened.format == "PNG" else None
             pixels = _deep_png(source) if opened.mode not in ("I", "F") and ";" not in opened.mode else np.asarray(opened)
             return pixels, bits, orientation
-        pixels = _to_rgb(opened)
-        already = orientation != 1 and opened.getexif().get(ExifTags.Base.Orientation, 1) == 1  # Pillow turns TIFF files
-        already |= opened.size != size
-        return (turned(pixels, _BACK.get(orientation, orientation)) if already else pixels), 8, orientation
+        return turned(_to_rgb(opened), as_stored), 8, orientation
+
+
+def loaded(opened: Image.Image) -> tuple[int, int]:
+    """Decode an image: its EXIF orientation, and the one that brings it back as stored where Pillow turned it (TIFF files)."""
+    orientation, size = opened.getexif().get(ExifTags.Base.Orientation, 1), opened.size
+    orientation = orientation if orientation in range(1, 9) else 1
+    opened.load()
+    already = opened.size != size or (orientation != 1 and opened.getexif().get(ExifTags.Base.Orientation, 1) == 1)
+    return orientation, _BACK.get(orientation, orientation) if already else 1
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -349,6 +356,8 @@ def _tiff(source: Source) -> tuple[NDArray[Any], int | None, int]:
                 raise ValueError(f"{page.imagewidth}x{page.imagelength} pixels: more than {MAX_PIXELS:,} are not read")
             tag = page.tags.get(274)
             pixels = _tiff_pixels(page, source)
+            if page.photometric == 0 and np.issubdtype(pixels.dtype, np.unsignedinteger):  # white is 0
+                pixels = pixels.dtype.type(2 ** int(page.bitspersample) - 1) - pixels
             stated = int(page.bitspersample)
             bits = stated if stated in (9, 10, 12, 14) else 8 if pixels.dtype == np.uint8 else None
     except Exception as error:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alignsam_sb3.datasets.images import UnreadableImageError, _needs_tifffile, _tiff, name_of, opened_image
+from alignsam_sb3.datasets.images import UnreadableImageError, _needs_tifffile, _tiff, loaded, name_of, opened_image, turned
 
 Labels = NDArray[np.int64]
 _NOISE = 24  # largest difference between the channels of a grey JPEG
@@ -29,26 +29,37 @@ class LabelImage:
     coloured: bool = False
 
 
-def read_label_image(path: Path, palette: bool = False) -> LabelImage:
+def read_label_image(path: Path, palette: bool = False, turn: bool = True) -> LabelImage:
     """Read a label image: palette indices stay indices, 16 and 32 bits stay, grey colours become their value.
 
-    A palette of black and white alone is read by its colours. An RGBA image whose colour is constant is its alpha; else what
-    is transparent is 0. Floats from 0 to 1 become 0 to 255.
+    A palette of black and white alone, or one whose black is not 0, is read by its colours. An RGBA image whose colour is
+    constant is its alpha; else what is transparent is 0. Floats from 0 to 1 become 0 to 255.
 
     :param palette: read palette images by their colours
+    :param turn: turn it as its own EXIF tag says, which some tools copy from the photo
     :raises UnreadableImageError: with the path and the reason
     """
+    found, orientation = _stored_label(path, palette)
+    values = turned(found.values, orientation) if turn else found.values
+    return LabelImage(np.ascontiguousarray(values), found.coloured)
+
+
+def _stored_label(path: Path, palette: bool) -> tuple[LabelImage, int]:
+    """A label image as stored, and its EXIF orientation."""
     if _needs_tifffile(path):
-        pixels, _, _ = _tiff(path)
-        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False)
+        pixels, _, orientation = _tiff(path)
+        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False), orientation
     with opened_image(path) as opened:
-        if opened.mode == "P" and not palette:
-            return LabelImage(_indices(opened))
-        if opened.mode in ("LA", "RGBA", "PA"):
-            return _from_alpha(np.array(opened.convert("RGBA"), np.int64))
-        if opened.mode in ("L", "1", "F") or opened.mode.startswith("I"):
-            return LabelImage(_whole(np.array(opened)))
-        return _from_rgb(np.array(opened.convert("RGB")), opened.format in ("JPEG", "MPO", "WEBP"))
+        orientation, as_stored = loaded(opened)
+        if opened.mode == "P" and not (palette or _meant_by_colours(opened)):
+            found = LabelImage(np.array(opened, np.int64))
+        elif opened.mode in ("LA", "RGBA", "PA"):
+            found = _from_alpha(np.array(opened.convert("RGBA"), np.int64))
+        elif opened.mode in ("L", "1", "F") or opened.mode.startswith("I"):
+            found = LabelImage(_whole(np.array(opened)))
+        else:
+            found = _from_rgb(np.array(opened.convert("RGB")), opened.format in ("JPEG", "MPO", "WEBP"))
+        return LabelImage(turned(found.values, as_stored), found.coloured), orientation
 
 
 def read_labels(path: Path) -> Labels:
@@ -77,15 +88,14 @@ def _whole(pixels: NDArray[Any]) -> Labels:
     return pixels.astype(np.int64)
 
 
-def _indices(image: Image.Image) -> Labels:
-    indices = np.array(image).astype(np.int64)
+def _meant_by_colours(image: Image.Image) -> bool:
+    """Whether a palette image is to be read by its colours: they are black and white alone, or 0 is another than black."""
     palette = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
-    used = np.unique(indices)
-    if len(palette) > used.max(initial=0):
-        colours = palette[used]
-        if len(used) <= 2 and ((colours == 0).all(1) | (colours == 255).all(1)).all() and (colours == 255).any():
-            return palette[indices][..., 0]
-    return indices
+    used = np.unique(np.array(image))
+    if len(palette) <= used.max(initial=0):
+        return False
+    black, white = (palette == 0).all(1), (palette == 255).all(1)
+    return bool(((black | white).all() and white.any()) or (not black[0] and black[used].any()))
 
 
 def _from_alpha(pixels: Labels) -> LabelImage:

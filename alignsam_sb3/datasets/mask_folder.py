@@ -101,7 +101,7 @@ class MaskFolder(LabelledImages):
 
     def _one(self, path: Path) -> Annotation:
         """What one mask file says."""
-        image = read_label_image(path)
+        image = read_label_image(path, turn=self.photos.orientation != "stored")
         if self._table is not None:
             self._note(f"mask values: named by {self._table.source}")
             return named(image, self._table, self._ignored, self._whole_table, path)

@@ -23,21 +23,36 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import SegmentationDataset
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.images import UnreadableImageError, turned
 from alignsam_sb3.files import cache_folder, removed_on_error
 
 logger = logging.getLogger(__name__)
 
 Hashes = NDArray[np.uint64]
-KIND = "blake2b-64"
+KIND = "blake2b-64-any-way-up"
 UNREADABLE = np.uint64(0)  # the hash of no image
 
 
 def image_hash(image: NDArray[np.uint8]) -> int:
-    """64 bits of an image's pixels (H, W, 3) as decoded: equal for copies under any name, in any lossless format."""
+    """64 bits of an image's pixels (H, W, 3) as decoded: equal for copies under any name, in any lossless format, and however
+    they are turned or mirrored, since options and EXIF tags may turn one photo two ways.
+    """
+    return min(_digest(turned(image, orientation)) for orientation in _upright(image))
+
+
+def _digest(image: NDArray[np.uint8]) -> int:
     digest = hashlib.blake2b(f"{image.shape}|".encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little") or 1
+
+
+def _upright(image: NDArray[np.uint8]) -> list[int]:
+    """The orientations, of all eight, that bring the least sums of quarters to the front: one, unless there is a symmetry."""
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    columns = [image[:, :width], image[:, image.shape[1] - width :]]
+    quarters = [[part[:height].sum(), part[image.shape[0] - height :].sum()] for part in columns]
+    ranks = [turned(np.array(quarters).T, orientation).ravel().tolist() for orientation in range(1, 9)]
+    return [orientation for orientation, rank in enumerate(ranks, start=1) if rank == min(ranks)]
 
 
 class SeenImages:
@@ -102,7 +117,7 @@ def image_hashes(dataset: SegmentationDataset) -> Hashes:
     Photographs are decoded once: the hashes are kept in the cache under the data set's fingerprint, which changes whenever one
     of its files does.
     """
-    key = hashlib.sha256(dataset.fingerprint.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+    key = hashlib.sha256(f"{KIND}|{dataset.fingerprint}".encode("utf-8", "backslashreplace")).hexdigest()[:32]
     path = cache_folder() / "hashes" / f"{key}.npy"
     try:
         known: Hashes = np.load(path, allow_pickle=False)

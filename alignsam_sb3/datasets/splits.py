@@ -19,6 +19,7 @@ _WORDS = {
     "eval": ("val", "dev", "eval", "test"),
 }
 """What splits are called; of several for training or for evaluation the first is taken."""
+TRAINING = _WORDS["train"]
 _SAME = {
     **{"training": "train", "trn": "train", "tr": "train", "sbutrain4krecoveredsmall": "train"},
     **{"valid": "val", "validation": "val", "evaluation": "eval", "testing": "test", "te": "test"},

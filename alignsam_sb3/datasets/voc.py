@@ -117,14 +117,15 @@ class Voc(LabelledImages):
         return tuple(self._table.names)
 
     def _annotate(self, record: Record) -> Annotation:
-        image = read_label_image(record.labels, palette=self._table.coloured)
+        turn = self.photos.orientation != "stored"
+        image = read_label_image(record.labels, self._table.coloured, turn)
         if image.coloured and not self._table.coloured:
             image = by_table(image, voc_colours())
         found = named(image, self._table, (), True, record.labels)
         path = _objects_beside(Path(record.labels))
         if path is None:
             return found
-        objects = read_label_image(path).values
+        objects = read_label_image(path, turn=turn).values
         if objects.shape != found.shape:
             raise UnreadableImageError(f"{path}: {objects.shape} where {record.labels} has {found.shape}")
         masks: list[Mask] = []

@@ -52,13 +52,19 @@ class YoloSegmentation(LabelledImages):
         :raises FileNotFoundError: nothing says them
         :raises ValueError: the file cannot be used
         """
-        for path in [*sorted(self.root.glob("*.yaml")), *sorted(self.root.glob("*.yml"))]:
+        for path in sorted([*self.root.glob("*.yaml"), *self.root.glob("*.yml")], key=lambda p: (p.stem != "data", p)):
             try:
-                names = yaml.safe_load(path.read_text("utf-8-sig"))["names"]
+                content = yaml.safe_load(path.read_text("utf-8-sig"))
+                if not isinstance(content, dict) or "names" not in content:  # of a training run, not of the data
+                    continue
+                names = content["names"]
                 pairs = names.items() if isinstance(names, dict) else enumerate(names)
-                return {int(k): str(name) for k, name in pairs}
-            except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+                found = {int(k): str(name) for k, name in pairs}
+            except (yaml.YAMLError, TypeError, ValueError) as error:
                 raise ValueError(f"{path} does not say the names of the classes ({type(error).__name__}: {error})") from error
+            if "kpt_shape" in content:
+                raise ValueError(f"{path} says kpt_shape: its labels are boxes and key points, and have no masks")
+            return found
         for path in (self.root / "classes.txt", self.root / "obj.names", self.root / "labels" / "classes.txt"):
             if path.is_file():
                 lines = path.read_text("utf-8-sig").splitlines()

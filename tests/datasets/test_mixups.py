@@ -1,4 +1,7 @@
-"""Sets in which one image could get what belongs to another: photos are told apart by grey value, masks by height."""
+"""Sets in which one image could get what belongs to another, or a mask its opposite or its mirror image.
+
+Photos are told apart by their grey value, masks by their height.
+"""
 
 import base64
 import io
@@ -7,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from alignsam_sb3.datasets import load_dataset
+from alignsam_sb3.datasets.images import turned
+from alignsam_sb3.datasets.seen import SeenImages, image_hash, image_hashes, seen_in
 
 SIZE = (40, 60)
 
@@ -65,7 +71,7 @@ def test_what_has_no_partner_does_not_take_another_s(tmp_path, photos, masks, ke
 
 def labelme(path, k, image="a.jpg", **more):
     path.parent.mkdir(parents=True, exist_ok=True)
-    shape = {"label": "x", "points": (np.array(outline(k)) + [[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]]).tolist()}
+    shape = {"label": "x", "points": np.add(outline(k), [[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]]).tolist()}
     content = {"shapes": [shape], "imagePath": image, "imageHeight": SIZE[0], "imageWidth": SIZE[1], **more}
     path.write_text(json.dumps(content))
 
@@ -132,3 +138,153 @@ def test_an_image_that_folders_of_both_splits_hold_is_for_evaluation(tmp_path, k
     assert {Path(name).stem for name in found} == {"a", "b"}
     assert [len(skipped[reason]) for reason in sorted(skipped)] == [1, 1]
     assert len(pairs(f"{kind}:{tmp_path}", "eval")[0]) == 1
+
+
+def in_palette(path, values, *colours):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("P", values.shape[::-1])
+    image.putdata(values.ravel().tolist())
+    image.putpalette([channel for colour in colours for channel in colour])
+    image.save(path)
+
+
+BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
+
+
+def test_a_white_class_stays_a_class_where_the_palette_has_others(tmp_path):
+    for k in range(2):
+        photo(tmp_path / f"images/{k}.png", k)
+        values = rows(k).astype(np.uint8)
+        values[30:, 40:] = 2 * k  # the first mask shows the white class alone
+        in_palette(tmp_path / f"masks/{k}.png", values, BLACK, WHITE, RED)
+    data = load_dataset(f"mask_folder:{tmp_path}", "all", labels={"a": 1, "b": 2})
+    assert [[int(data[k].target(c).sum()) for c in (0, 1)] for k in (0, 1)] == [[80, 0], [100, 200]]
+
+
+@pytest.mark.parametrize("colour", [WHITE, RED])
+def test_black_is_background_where_it_is_not_the_first_of_a_palette(tmp_path, colour):
+    for k in range(2):
+        photo(tmp_path / f"images/{k}.png", k)
+        in_palette(tmp_path / f"masks/{k}.png", (~rows(k)).astype(np.uint8), colour, BLACK)
+    assert pairs(f"mask_folder:{tmp_path}")[0] == {f"images/{k}.png": (k, k) for k in range(2)}
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("asked", [None, "stored"])
+@pytest.mark.parametrize(("tag", "size"), [(3, (40, 40)), (6, (40, 40)), (6, (40, 60)), (5, (40, 40))])
+def test_a_mask_with_its_photo_s_orientation_is_turned_with_it(tmp_path, ending, asked, tag, size):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    shown = np.zeros(size, np.uint8)
+    shown[2:12, 3:23] = 255
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        image = Image.fromarray(shown if folder == "masks" else np.stack([shown] * 3, 2))
+        image.save(tmp_path / folder / (f"a.{ending}" if folder == "masks" else "a.png"), exif=exif)
+    sample = load_dataset(f"mask_folder:{tmp_path}", "all", orientation=asked)[0]
+    assert np.array_equal(sample.image[..., 0] > 0, sample.masks[0])
+
+
+def test_white_is_zero_where_a_tiff_says_so(tmp_path):
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16)[None].repeat(4, 0)
+    for name, how in (("a", "minisblack"), ("b", "miniswhite")):
+        tifffile.imwrite(tmp_path / f"{name}.tif", ramp, photometric=how)
+    black, white = (load_dataset(f"images:{tmp_path}", "all")[k].image.astype(int) for k in range(2))
+    assert np.abs(black - (255 - white)).max() <= 1
+
+
+@pytest.mark.parametrize("tag", [3, 6, 7])
+def test_a_grey_tiff_that_was_turned(tmp_path, tag):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    stored = rows(3).astype(np.uint8) * 255
+    Image.fromarray(stored).save(tmp_path / "a.tif", exif=exif)
+    for asked in ("turned", "stored"):
+        image = load_dataset(f"images:{tmp_path}", "all", orientation=asked)[0].image[..., 0]
+        assert np.array_equal(image, turned(stored, tag) if asked == "turned" else stored)
+
+
+def coco(path, names, heights, **entry):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": k, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for k, name in enumerate(names)]
+    starts = [3 + 30 * (name in names[:k]) for k, name in enumerate(names)]  # another place for another entry of an image
+    notes = [
+        {"image_id": k, "category_id": 1, "segmentation": [np.ravel(outline(heights[k], start)).tolist()], **entry}
+        for k, start in enumerate(starts)
+    ]
+    path.write_text(json.dumps({"images": images, "annotations": notes, "categories": [{"id": 1, "name": "x"}]}))
+
+
+def test_a_folder_that_other_names_say_is_not_the_one_that_is_missing(tmp_path):
+    for k in (1, 2):
+        photo(tmp_path / f"cam2/{k}.jpg", k)
+    coco(tmp_path / "a.json", ["cam1/1.jpg", "cam2/2.jpg"], [7, 2])
+    found, skipped = pairs(f"coco:{tmp_path}")
+    assert found == {"cam2/2.jpg": (2, 2)}
+    assert list(skipped["images: no such file"]) == ["cam1/1.jpg"]
+
+
+def test_two_entries_of_one_image_are_one_image(tmp_path):
+    photo(tmp_path / "a.jpg", 0)
+    coco(tmp_path / "a.json", ["a.jpg", "a.jpg"], [0, 5], iscrowd="0")
+    data = load_dataset(f"coco:{tmp_path}", "all")
+    assert len(data) == 1
+    assert [int(mask.sum()) for mask in data[0].masks] == [80, 180]
+
+
+def test_an_image_that_files_of_both_splits_name_is_for_evaluation(tmp_path):
+    for k in range(5):
+        photo(tmp_path / f"images/{k}.jpg", k)
+    for split, own in (("train", [0, 1, 2, 3]), ("val", [2, 3, 4])):
+        coco(tmp_path / f"annotations/{split}.json", [f"{k}.jpg" for k in own], own)
+    found, skipped = pairs(f"coco:{tmp_path}", "train")
+    assert list(found) == ["0.jpg", "1.jpg"]
+    assert len(skipped["images: for evaluation too, so not for training"]) == 2
+    assert list(pairs(f"coco:{tmp_path}", "eval")[0]) == ["2.jpg", "3.jpg", "4.jpg"]
+
+
+def test_a_category_id_with_two_names_is_refused(tmp_path):
+    photo(tmp_path / "a.jpg", 0)
+    coco(tmp_path / "a.json", ["a.jpg"], [0])
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["categories"].append({"id": "1", "name": "y"})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="category id '1' means 'x' and 'y'"):
+        load_dataset(f"coco:{tmp_path}", "all")
+
+
+def test_yolo_s_other_yaml_files_and_tasks(tmp_path):
+    photo(tmp_path / "images/a.jpg", 0)
+    (tmp_path / "labels").mkdir()
+    corners = (np.array(outline(0)) / SIZE[::-1]).ravel()
+    (tmp_path / "labels/a.txt").write_text(f"0 {' '.join(map(str, corners))}\n")
+    (tmp_path / "args.yaml").write_text("epochs: 3\n")
+    (tmp_path / "data.yaml").write_text("names: [x]\n")
+    assert pairs(f"yolo:{tmp_path}")[0] == {"images/a.jpg": (0, 0)}
+    (tmp_path / "data.yaml").write_text("names: [x]\nkpt_shape: [2, 2]\n")
+    with pytest.raises(ValueError, match="key points"):
+        load_dataset(f"yolo:{tmp_path}", "all")
+
+
+@pytest.mark.parametrize("size", [(40, 60), (41, 41), (1, 7)])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_photo_is_known_however_it_is_turned(size, symmetric):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    if symmetric:
+        image = np.where(image > 127, image[::-1, ::-1], image[::-1])  # no symmetry of its own, but equal quarters occur
+        image[: size[0] // 2] = 7
+    hashes = {image_hash(turned(image, orientation)) for orientation in range(1, 9)}
+    assert len(hashes) == 1
+    other = image.copy()
+    other[0, 0, 0] ^= 1
+    assert image_hash(other) not in hashes
+
+
+def test_an_option_that_turns_photos_hides_no_training_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    ramp = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "a.png", exif=exif)
+    spec = f"images:{tmp_path}"
+    learned = SeenImages(image_hashes(load_dataset(spec, "all")))
+    assert seen_in(load_dataset(spec, "all", orientation="stored"), learned).all()
