@@ -79,8 +79,9 @@ def opened_image(source: Source) -> Iterator[Image.Image]:
     try:
         with ExitStack() as stack:
             # by its path Pillow maps a TIFF into memory, and garbles the rows of a sideways grey one
-            mapped = isinstance(source, Path) and head(source, 4) in _TIFF_MAGIC
-            stream = stack.enter_context(Path.open(source, "rb")) if mapped else source
+            stream: Any = source
+            if isinstance(source, Path) and head(source, 4) in _TIFF_MAGIC:
+                stream = stack.enter_context(source.open("rb"))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
                 opened = stack.enter_context(Image.open(stream, formats=formats()))
