@@ -36,14 +36,14 @@ train: install
 	echo "Overlays: $${run}evaluation/overlays/"
 
 test: install check docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $$(nproc)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $$(nproc) --dist worksteal
 
 # The quick tests with the lowest versions that setup.cfg allows, in an environment of its own (torch is several GB).
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -e ".[zoo,test]"
-	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -m "not slow" -n $$(nproc)
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -m "not slow" -n $$(nproc) --dist worksteal
 
 # Types and imports are checked on a copy laid out as it installs: envs/ inside the package.
 check: install

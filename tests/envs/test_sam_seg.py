@@ -155,7 +155,7 @@ def test_observations_handed_out_are_never_written_to(make_env):
         ({"dataset": "toy:salience"}, "did you mean 'saliency'"),
         ({"split": "evl"}, "did you mean 'eval'"),
         ({"render_mode": "rgb"}, "did you mean 'rgb_array'"),
-        ({"max_steps": 0}, "max_steps must be between 1 and 10000, got 0"),
+        ({"max_steps": 0}, "max_steps must be a whole number between 1 and 10000"),
         ({"patches": 1}, "patches must be at least 2"),
     ],
 )

@@ -33,9 +33,14 @@ def scorer():
 
 @pytest.fixture(scope="module")
 def unseen(tiny):
-    dataset = load_dataset("toy:saliency", "eval", n_images=150)
+    return unseen_scenes(tiny, 40)
+
+
+def unseen_scenes(tiny, count):
+    """A data set, what the segmenter says of it, and masks of every quality on it."""
+    dataset = load_dataset("toy:saliency", "eval", n_images=count)
     bank = build_bank(dataset, SegmenterSource(tiny))
-    return dataset, bank, build_corpus(dataset, tiny, bank, 150, 0, Frame(64))
+    return dataset, bank, build_corpus(dataset, tiny, bank, count, 0, Frame(64))
 
 
 def random_inputs(batch=3, side=32):
@@ -116,8 +121,9 @@ def test_moving_a_mask_up_the_gradient_raises_its_true_dice(scorer, unseen):
     assert np.mean(better) > 0
 
 
-def test_the_embedded_network_meets_its_bar_on_unseen_scenes(scorer, unseen, tiny):
-    _, bank, corpus = unseen
+@pytest.mark.slow
+def test_the_embedded_network_meets_its_bar_on_unseen_scenes(scorer, tiny):
+    _, bank, corpus = unseen_scenes(tiny, 150)
     found = measure(scorer, Examples(corpus, bank, [0], Frame(64)))
     assert found["masks"]["spearman"] >= 0.95
     assert found["masks"]["mae"] <= 0.05
@@ -385,6 +391,7 @@ def named(tiny):
     return load_scorer("tiny_named", "cpu"), Examples(corpus, bank, list(range(8)), Frame(64), language=language)
 
 
+@pytest.mark.slow
 def test_a_network_that_hears_language_knows_which_of_the_named_shapes_is_meant(named):
     scorer, examples = named
     found = measure(scorer, examples)
@@ -433,7 +440,7 @@ def test_spoken_maps_lie_in_the_frame():
 
 
 def test_a_fit_with_language_goes_on_and_is_measured(tmp_path, capsys):
-    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "40"]
+    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "16"]
     first, again = tmp_path / "first", tmp_path / "again"
     main(["fit", *common, "--clip", "tiny", "--batch", "8", "--steps", "3", "--out", str(first)])
     main(["fit", *common, "--init", str(first), "--batch", "8", "--steps", "3", "--out", str(again)])

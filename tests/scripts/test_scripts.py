@@ -160,6 +160,7 @@ def test_every_entry_of_the_hyperparameters_is_an_environment(tmp_path):
         assert all(key in gym.registry for key in entries)
 
 
+@pytest.mark.slow
 def test_tiny_clip_fits_resumes_and_is_measured(tmp_path):
     few = ["--steps", "3", "--scenes", "8", "--batch", "2", "--statements", "4", "--save-every", "2", "--out", tmp_path]
     run("scripts/assets/fit_tiny_clip.py", *few)
@@ -306,7 +307,10 @@ def test_the_experiments_are_compared(tmp_path, vessel_network):
     assert "done before" in run(*command)
 
 
-@pytest.mark.parametrize("env", ["SamSegSrm-v0", "SamSegPaper-v0", "SamSegPaperImplicit-v0"])
+@pytest.mark.parametrize(
+    "env",
+    ["SamSegPaperImplicit-v0", *(pytest.param(e, marks=pytest.mark.slow) for e in ("SamSegSrm-v0", "SamSegPaper-v0"))],
+)
 def test_recalibrated_agents_are_trained_evaluated_and_filmed(tmp_path, env):
     taught = "callback:[{'alignsam_sb3.callbacks.RecalibrationCallback': {'steps': 8, 'updates': 1}}]"
     options = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1", taught]
@@ -335,6 +339,7 @@ def made_up_seed(task, seed, full):
     return {"identity": {"task": task, "seed": seed, "budget": 1}, "rows": rows, "curve": curve, "training": training}
 
 
+@pytest.mark.slow
 def test_ablation_tables_say_what_the_seeds_say(tmp_path):
     for seed, full in enumerate((0.70, 0.72, 0.74)):
         for task in ("blur", "saliency"):

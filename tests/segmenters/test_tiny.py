@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "studies"))
 from measure_segmenter import measure  # noqa: E402
 
 
+@pytest.mark.slow
 def test_the_embedded_sam_follows_clicks_on_unseen_scenes(tiny):
     """The full measurement over 500 scenes is in assets/README.md; this one is a tenth of it."""
     found = measure(tiny, ToyScenes("semantic", "eval", 50), clicks=5)

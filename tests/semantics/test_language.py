@@ -117,6 +117,7 @@ def test_the_embedded_clip_is_an_open_clip_with_a_fine_grid(clip):
     assert not any(p.requires_grad for p in clip.clip.parameters())
 
 
+@pytest.mark.slow
 def test_the_embedded_clip_meets_its_bar_on_unseen_scenes(clip):
     path = Path(__file__).resolve().parents[2] / "scripts" / "assets" / "measure_clip.py"
     found = runpy.run_path(str(path))["measure"](clip, ToyScenes("semantic", "eval"))

@@ -99,6 +99,7 @@ def test_phenomena_are_no_colour(task):
     assert np.mean(best, 0).max() < 0.5  # one threshold for all scenes; SAM is led to over 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["shadow", "blur", "glass"])
 def test_the_tiny_sam_can_be_prompted_on_phenomena(task, tiny):
     scenes = ToyScenes(task, "eval", 30)
