@@ -37,7 +37,13 @@ def outcome(bad, folder, capsys):
     return (SKIPPED, str(skipped)) if skipped else (RIGHT, "")
 
 
-@pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.what[:80].replace("\0", "0")) for bad in INPUTS])
+def cases():
+    """All of them; three in four are slow, so that the quick tests stay quick."""
+    for k, bad in enumerate(INPUTS):
+        yield pytest.param(bad, id=bad.what[:80].replace("\0", "0"), marks=[pytest.mark.slow] if k % 4 else [])
+
+
+@pytest.mark.parametrize("bad", cases())
 def test_it_is_explained_counted_or_right(bad, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start = time.monotonic()

@@ -76,7 +76,7 @@ def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path
     command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--out", tmp_path]
     options = '{"n_images": 16, "min_area": 0.02}'
     said = run(*command, "--dataset", "toy:semantic:train", "--dataset-kwargs", options, fails=True)
-    assert "was trained on these very images" in said
+    assert "was trained on" in said
 
 
 def test_enjoy_plays_evaluation_images(trained):
@@ -85,6 +85,7 @@ def test_enjoy_plays_evaluation_images(trained):
     assert "Mean reward" in said
 
 
+@pytest.mark.slow
 def test_optimize_samples_ours_and_leaves_no_run_folder(tmp_path):
     journal = tmp_path / "study.log"
     said = run(
@@ -101,6 +102,7 @@ def test_optimize_samples_ours_and_leaves_no_run_folder(tmp_path):
     assert not [p for p in (tmp_path / "ppo_mask").iterdir() if p.is_dir() and p.name.startswith("SamSeg")]
 
 
+@pytest.mark.slow
 def test_the_stock_zoo_command_and_ours_train_ppo(tmp_path):
     stock = ["-m", "rl_zoo3.train", "--algo", "ppo", "--env", "SamSeg-v0", "--gym-packages", "alignsam_sb3"]
     stock += ["--conf-file", "hyperparams/ppo.yml", "--eval-freq", "16", "--eval-episodes", "1"]
@@ -132,6 +134,7 @@ def test_benchmark_writes_its_report(tmp_path):
     assert (tmp_path / "benchmark.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_prior_is_chosen_on_the_command_line_and_debug_maps_are_filmed(tmp_path):
     few = ["-n", "16", "--eval-freq", "-1", *SMALL, *FEW]
     said = run("scripts/train.py", "-f", tmp_path / "told", "--debug-maps", *few)
@@ -225,6 +228,7 @@ def vessel_network(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_prompts_are_chosen_and_everything_is_written(tmp_path, vessel_network):
     (tmp_path / "prompts.txt").write_text("object\ncrescent\nred object\n")
     said = run(
@@ -245,6 +249,7 @@ def test_prompts_are_chosen_and_everything_is_written(tmp_path, vessel_network):
     assert list((tmp_path / "logs" / "PPO_1").glob("events*"))
 
 
+@pytest.mark.slow
 def test_the_zoo_trains_prompts_and_refinement(tmp_path, vessel_network):
     few = ["-n", "16", "--log-folder", tmp_path, "-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1"]
     data = ["dataset_kwargs:{'n_images':4}", "prompts:['object','ring']"]
@@ -267,6 +272,7 @@ def test_the_zoo_trains_prompts_and_refinement(tmp_path, vessel_network):
     assert (tmp_path / "ppo_mask" / "MaskRefine-v0_1" / "MaskRefine-v0.zip").is_file()
 
 
+@pytest.mark.slow
 def test_a_network_rewards_and_learns_from_what_its_policy_finds(tmp_path):
     small = ["--env-kwargs", "dataset_kwargs:{'n_images':24}", "device:'cpu'"]
     few = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1"]
@@ -309,7 +315,7 @@ def test_the_experiments_are_compared(tmp_path, vessel_network):
 
 @pytest.mark.parametrize(
     "env",
-    ["SamSegPaperImplicit-v0", *(pytest.param(e, marks=pytest.mark.slow) for e in ("SamSegSrm-v0", "SamSegPaper-v0"))],
+    [pytest.param(e, marks=pytest.mark.slow) for e in ("SamSegPaperImplicit-v0", "SamSegSrm-v0", "SamSegPaper-v0")],
 )
 def test_recalibrated_agents_are_trained_evaluated_and_filmed(tmp_path, env):
     taught = "callback:[{'alignsam_sb3.callbacks.RecalibrationCallback': {'steps': 8, 'updates': 1}}]"
