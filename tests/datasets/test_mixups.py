@@ -266,6 +266,46 @@ def test_yolo_s_other_yaml_files_and_tasks(tmp_path):
         load_dataset(f"yolo:{tmp_path}", "all")
 
 
+def yolo(root, names, said=""):
+    """Photos and YOLO labels, ``names`` being the paths below ``images/`` without their ending."""
+    for k, name in enumerate(names):
+        photo(root / f"images/{name}.png", k)
+        place = root / f"labels/{name}.txt"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"0 {' '.join(map(str, (np.array(outline(k)) / SIZE[::-1]).ravel()))}\n")
+    (root / "data.yaml").write_text(f"names: [x]\n{said}")
+    return f"yolo:{root}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "train: images/p1\nval: images/val",  # against what folders' names say
+        "train: ../images/p1\nval: ../images/val\ntest: ../images/none",
+        "path: images\ntrain: [p1]\nval: val",
+        "path: /elsewhere\ntrain: p1.txt\nval: [val.txt]",
+        "train: images\nval: images/val",
+        "train: [images/p1, images/val]\nval: images/val",
+    ],
+)
+def test_data_yaml_says_which_images_are_for_training(tmp_path, said):
+    spec = yolo(tmp_path / "set", ["p1/a", "p1/train/b", "val/c", "val/train/d"], said)
+    (tmp_path / "set/p1.txt").write_text("./images/p1/a.png\n/content/set/images/p1/train/b.png\n")
+    (tmp_path / "set/val.txt").write_text("images/val/c.png\nimages/val/train/d.png\n../other.png\n")
+    split = {s: [Path(name).stem for name in pairs(spec, s)[0]] for s in ("train", "eval", "all")}
+    assert split == {"train": ["a", "b"], "eval": ["c", "d"], "all": ["a", "b", "c", "d"]}
+
+
+def test_data_yaml_leads_nowhere_outside_its_folder(tmp_path):
+    yolo(tmp_path / "other", ["train/x"])
+    spec = yolo(tmp_path / "set", ["a", "b"], "path: ..\ntrain: other/images\nval: images")
+    assert len(pairs(spec, "eval")[0]) == 2
+    with pytest.raises(FileNotFoundError, match="other/images"):
+        load_dataset(spec, "train")
+    spec = yolo(tmp_path / "set", ["a", "b"], f"train: {tmp_path}/other/images")  # nothing of it: folds decide
+    assert sorted(len(pairs(spec, s)[0]) for s in ("train", "eval")) == [1, 1]
+
+
 @pytest.mark.parametrize("size", [(40, 60), (41, 41), (1, 7)])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_photo_is_known_however_it_is_turned(size, symmetric):
