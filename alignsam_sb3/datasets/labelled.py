@@ -22,7 +22,15 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import MAX_PIXELS, PhotoReader, Source, UnreadableImageError, file_stamp, other_size
+from alignsam_sb3.datasets.images import (
+    MAX_PIXELS,
+    PhotoReader,
+    Source,
+    UnreadableImageError,
+    file_stamp,
+    other_size,
+    stored_pixels,
+)
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, regions, size_of, stacked, union
@@ -274,12 +282,9 @@ class LabelledImages(ABC):
     def __len__(self) -> int:
         return len(self._records)
 
-    def photo(self, index: int) -> NDArray[np.uint8]:
-        """Read one photograph as its sample has it, (H, W, 3) uint8.
-
-        :raises UnreadableImageError: with the path and the reason
-        """
-        return self[index].image
+    def stored(self, index: int) -> NDArray[Any]:
+        """The pixels of one photograph's file, (H, W, 3), see :func:`~alignsam_sb3.datasets.images.stored_pixels`."""
+        return stored_pixels(self._source(self._records[index]))
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import turned
-from alignsam_sb3.datasets.seen import SeenImages, image_hash, image_hashes, seen_in
+from alignsam_sb3.datasets.seen import SeenImages, hash_in, image_hash, image_hashes, seen_in
 
 SIZE = (40, 60)
 
@@ -328,3 +328,26 @@ def test_an_option_that_turns_photos_hides_no_training_image(tmp_path):
     spec = f"images:{tmp_path}"
     learned = SeenImages(image_hashes(load_dataset(spec, "all")))
     assert seen_in(load_dataset(spec, "all", orientation="stored"), learned).all()
+
+
+@pytest.mark.parametrize("depth", ["uint16", "float32", "float16"])
+def test_an_option_that_scales_photos_hides_no_training_image(tmp_path, depth):
+    values = np.random.default_rng(0).integers(0, 900, (2, *SIZE)).astype(depth)
+    values[0, 0, 0] = np.nan if depth != "uint16" else 0
+    (tmp_path / "images").mkdir()
+    for k in range(2):
+        tifffile.imwrite(tmp_path / f"images/{k}.tif", values[k])
+        mask(tmp_path / f"masks/{k}.png", k)
+    read = [load_dataset(f"mask_folder:{tmp_path}", "all", scale=scale) for scale in (None, 700, [100, 400])]
+    learned = SeenImages(image_hashes(read[0]))
+    assert len(learned) == 2
+    assert all(seen_in(data, learned).all() for data in read)
+    assert hash_in(read[1], 0) in learned
+    tifffile.imwrite(tmp_path / "images/0.tif", turned(values[0], 6))
+    mask(tmp_path / "masks/0.png", 0)
+    assert hash_in(load_dataset(f"images:{tmp_path}/images", "all"), 0) in learned
+
+
+def test_hashes_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="blake2b-64-any-way-up.*train or fit again"):
+        SeenImages.from_json({**SeenImages().to_json(), "kind": "blake2b-64-any-way-up"})
