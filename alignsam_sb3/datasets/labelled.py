@@ -129,7 +129,8 @@ class LabelledImages(ABC):
         records, given = self._find(part or split)
         self._found = len(records)
         if part or not given:
-            chosen = in_fold(len(records), split, Folds(folds, fold, seed), self.root) if records else []
+            images = [record.image for record in records]
+            chosen = in_fold(images, split, Folds(folds, fold, seed), self.root) if records else []
             records = [records[i] for i in chosen]
         asked = [categories] if isinstance(categories, str) else categories
         self._names = tuple(self._known() if asked is None else asked)

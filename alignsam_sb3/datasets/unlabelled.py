@@ -65,7 +65,7 @@ class UnlabelledImages:
         if chosen is not None:
             paths = [paths[i] for i in chosen]
         if part or chosen is None:
-            paths = [paths[i] for i in in_fold(len(paths), split, Folds(folds, fold, seed), self.root)] if paths else []
+            paths = [paths[i] for i in in_fold(paths, split, Folds(folds, fold, seed), self.root)] if paths else []
         if split == "train" and n_train is not None and n_train < len(paths):
             drawn = np.random.default_rng([seed, n_train]).permutation(len(paths))[:n_train]
             paths = [paths[i] for i in sorted(drawn.tolist())]

@@ -349,5 +349,23 @@ def test_an_option_that_scales_photos_hides_no_training_image(tmp_path, depth):
 
 
 def test_hashes_of_another_kind_are_refused():
-    with pytest.raises(ValueError, match="blake2b-64-any-way-up.*train or fit again"):
+    with pytest.raises(ValueError, match=r"blake2b-64-any-way-up.*train or fit again"):
         SeenImages.from_json({**SeenImages().to_json(), "kind": "blake2b-64-any-way-up"})
+
+
+@pytest.mark.parametrize("kind", ["images", "mask_folder"])
+def test_copies_of_one_photo_are_on_one_side_of_every_fold(tmp_path, kind):
+    grey = [0, 1, 2, 3, 4, 5, 2, 3, 2]  # all files have one size
+    for k, shade in enumerate(grey):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.full((*SIZE, 3), shade, np.uint8)).save(tmp_path / f"images/{k}.bmp")
+        mask(tmp_path / f"masks/{k}.png", k)
+    spec = f"{kind}:{tmp_path}" + "/images" * (kind == "images")
+    held_out = []
+    for fold in range(3):
+        sides = [load_dataset(spec, split, folds=3, fold=fold) for split in ("train", "eval")]
+        shades = [sorted(int(data[i].image.max()) for i in range(len(data))) for data in sides]
+        assert not set(shades[0]) & set(shades[1])
+        assert sorted(shades[0] + shades[1]) == sorted(grey)
+        held_out += shades[1]
+    assert sorted(held_out) == sorted(grey)
