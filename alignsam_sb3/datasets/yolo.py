@@ -1,5 +1,6 @@
 """YOLO's segmentation labels: a text file for each image, polygons in fractions of its sides."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -27,12 +28,17 @@ class YoloSegmentation(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         self._names_of = self._read_names()
         labels = {self._key(path): path for path in files_in(self.root, (".txt",)) if path.name not in _LISTS}
+        images = images_in(self.root)
+        sharing = Counter(map(self._key, images))
         records, names = [], []
-        for path in images_in(self.root):
+        for path in images:
             name = printable(path.relative_to(self.root))
             found = labels.get(self._key(path))
             if found is None:
                 self._skip("images: without a label file", name)
+                continue
+            if sharing[self._key(path)] > 1:
+                self._skip("images: several have one label file, and it cannot be told whose it is", name)
                 continue
             records.append(Record(name, path, found))
             names.append(path.relative_to(self.root))

@@ -369,3 +369,12 @@ def test_copies_of_one_photo_are_on_one_side_of_every_fold(tmp_path, kind):
         assert sorted(shades[0] + shades[1]) == sorted(grey)
         held_out += shades[1]
     assert sorted(held_out) == sorted(grey)
+
+
+def test_yolo_photos_that_share_a_label_file_are_left_out(tmp_path):
+    spec = yolo(tmp_path, ["a", "b", "sub/a"])
+    photo(tmp_path / "images/a.jpg", 7)
+    found, skipped = pairs(spec)
+    assert found == {"images/b.png": (1, 1), "images/sub/a.png": (2, 2)}
+    (several,) = (names for reason, names in skipped.items() if "one label file" in reason)
+    assert list(several) == ["images/a.jpg", "images/a.png"]
