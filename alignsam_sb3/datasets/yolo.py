@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode
+from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode, place_of
 from alignsam_sb3.datasets.finding import files_in, images_in, printable
 from alignsam_sb3.datasets.labelled import HELD_OUT, LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
@@ -19,8 +19,9 @@ class YoloSegmentation(LabelledImages):
     """``images/`` and ``labels/`` (each with ``train/`` and ``val/``, or within those), and ``data.yaml`` with the names.
 
     A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place
-    ignored. Names may also lie in ``classes.txt`` or ``obj.names``. Images without a label file are left out. Where
-    ``data.yaml`` names the splits (``train:``, ``val:``, ``test:``), these count, and folders' names do not.
+    ignored; where a line cannot be read, all of the image is, for its class. Names may also lie in ``classes.txt`` or
+    ``obj.names``. Images without a label file are left out. Where ``data.yaml`` names the splits (``train:``, ``val:``,
+    ``test:``), these count, and folders' names do not.
     """
 
     kind = "yolo"
@@ -118,7 +119,8 @@ class YoloSegmentation(LabelledImages):
                     raise NoMaskError("coordinates that are no fractions of the image")
                 mask = encode([(values.reshape(-1, 2) * [width, height]).ravel().tolist()], size)
             except ValueError as error:
-                left_out.append(LeftOut(name, None, str(error) if isinstance(error, NoMaskError) else "a damaged line"))
+                reason = str(error) if isinstance(error, NoMaskError) else "a damaged line"
+                left_out.append(LeftOut(name, place_of(error, None, size), reason))
                 continue
             if name is None:
                 left_out.append(LeftOut(None, mask, "a class that has no name"))

@@ -378,3 +378,47 @@ def test_yolo_photos_that_share_a_label_file_are_left_out(tmp_path):
     assert found == {"images/b.png": (1, 1), "images/sub/a.png": (2, 2)}
     (several,) = (names for reason, names in skipped.items() if "one label file" in reason)
     assert list(several) == ["images/a.jpg", "images/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("line", "judged"),
+    [
+        ("1 0.1 0.2", [True, False]),  # too few points
+        ("1 0.1 0.2 0.3 0.4 0.5 nan", [True, False]),
+        ("1 100 200 300 200 300 400", [True, False]),  # pixels
+        ("1 0.1 0.2 0.3 zero", [False, False]),
+        ("1 0.5 0.5 0.2 0.2", [True, True]),  # a box
+        ("1 1.5 1.5 1.6 1.5 1.6 1.6", [True, True]),  # outside the image
+    ],
+)
+def test_an_object_of_yolo_that_cannot_be_read_is_no_background(tmp_path, line, judged):
+    spec = yolo(tmp_path, ["a", "b"])
+    (tmp_path / "data.yaml").write_text("names: [x, y]")
+    with (tmp_path / "labels/a.txt").open("a") as opened:
+        opened.write(line + "\n")
+    sample = load_dataset(spec, "all")[0]
+    for category, expected in enumerate(judged):
+        valid = sample.valid_for(category)
+        assert (valid is None or bool(valid[0].all())) == expected
+        assert valid is None or valid[sample.target(category)].all()
+
+
+@pytest.mark.parametrize(
+    "what", [[[1, 2, 3]], {"size": [1, 1], "counts": "0"}, {"counts": [1]}, None, [[70, 2, 80, 2, 80, 9]]]
+)
+@pytest.mark.parametrize("box", [None, [30, 20, 10, 10]])
+def test_an_object_of_coco_that_cannot_be_read_is_no_background(tmp_path, what, box):
+    photo(tmp_path / "a.jpg", 0)
+    coco(tmp_path / "a.json", ["a.jpg"], [0])
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"].append({"image_id": 0, "category_id": 1, "segmentation": what, "bbox": box})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    sample = load_dataset(f"coco:{tmp_path}", "all")[0]
+    judged = sample.valid_for(0)
+    outside = isinstance(what, list) and what[0][0] == 70
+    if box is None and outside:
+        assert judged is None
+    else:
+        assert not judged[20:30, 30:40].any()
+        assert judged[35:].all() == (box is not None)
+        assert judged[sample.target(0)].all()
