@@ -12,7 +12,7 @@ from alignsam_sb3.envs.spaces import picture_side
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, load_dataset
-from alignsam_sb3.datasets.seen import Hashes, image_hash
+from alignsam_sb3.datasets.seen import Hashes, hash_in
 from alignsam_sb3.device_bank import DeviceBank
 from alignsam_sb3.features import FeatureBank, SegmenterSource, open_bank
 from alignsam_sb3.frame import CellGrid
@@ -72,7 +72,7 @@ class Shared:
     def _read(self, index: int) -> Sample:
         sample = self.dataset[index]
         if index not in self._hashes:
-            self._hashes[index] = image_hash(sample.image)
+            self._hashes[index] = hash_in(self.dataset, index, sample)
         return sample
 
     @property

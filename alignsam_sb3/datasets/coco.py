@@ -8,7 +8,7 @@ import numpy as np
 
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.coco_file import key_of, read_coco
-from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode
+from alignsam_sb3.datasets.coco_masks import NoMaskError, encode, place_of
 from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printable
 from alignsam_sb3.datasets.images import UnreadableImageError, opened_image
 from alignsam_sb3.datasets.labelled import HELD_OUT, LabelledImages, Record
@@ -196,7 +196,7 @@ class CocoDataset(LabelledImages):
             try:
                 mask = encode(note.get("segmentation"), size)
             except NoMaskError as error:
-                left_out.append(LeftOut(name, box(note.get("bbox"), size), str(error)))
+                left_out.append(LeftOut(name, place_of(error, note.get("bbox"), size), str(error)))
                 continue
             reason = _reason(name, note)
             if reason:

@@ -18,6 +18,10 @@ class NoMaskError(ValueError):
     """A segmentation that gives no mask; the text is the reason, as it is counted."""
 
 
+class EmptyMaskError(NoMaskError):
+    """A segmentation that is read, and has no pixel in the image: nothing of the image is left out for it."""
+
+
 def encode(segmentation: object, size: tuple[int, int]) -> Mask:
     """Run lengths of a segmentation in any of the ways in which tools write it.
 
@@ -39,7 +43,7 @@ def encode(segmentation: object, size: tuple[int, int]) -> Mask:
         raise NoMaskError("a segmentation that is neither polygons nor run lengths")
     merged: Mask = rle.merge(parts) if len(parts) > 1 else parts[0]
     if not 0 < int(rle.area(merged)) <= size[0] * size[1]:
-        raise NoMaskError("a segmentation without a pixel in the image")
+        raise EmptyMaskError("a segmentation without a pixel in the image")
     return merged
 
 
@@ -50,6 +54,19 @@ def box(bbox: object, size: tuple[int, int]) -> Mask | None:
         return encode([[x, y, x + width, y, x + width, y + height, x, y + height]], size)
     except (TypeError, ValueError):
         return None
+
+
+def place_of(error: ValueError, bbox: object, size: tuple[int, int]) -> Mask | None:
+    """Where an object without a mask may be: in its box, or else anywhere; None: nowhere in the image.
+
+    :param error: of :func:`encode`
+    :param bbox: x, y, width, height
+    """
+    found = box(bbox, size)
+    if found is not None or isinstance(error, EmptyMaskError):
+        return found
+    whole: Mask = rle.frPyObjects({"size": list(size), "counts": [0, size[0] * size[1]]}, *size)
+    return whole
 
 
 def polygon_numbers(polygon: object) -> list[float]:

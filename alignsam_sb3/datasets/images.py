@@ -182,6 +182,15 @@ class PhotoReader:
         return _three(eight)
 
 
+def stored_pixels(source: Source) -> NDArray[Any]:
+    """The pixels of a photograph (H, W, 3) of the depth that it is stored with, neither scaled nor turned: as no option says.
+
+    :raises UnreadableImageError: with the path and the reason
+    """
+    pixels = _stored(source)[0]
+    return np.ascontiguousarray(_three(pixels), pixels.dtype.newbyteorder("="))
+
+
 def read_rgb(path: Path, expected_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Read an image file as RGB (H, W, 3) uint8, turned as viewers show it; see :class:`PhotoReader`.
 

@@ -22,7 +22,15 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import MAX_PIXELS, PhotoReader, Source, UnreadableImageError, file_stamp, other_size
+from alignsam_sb3.datasets.images import (
+    MAX_PIXELS,
+    PhotoReader,
+    Source,
+    UnreadableImageError,
+    file_stamp,
+    other_size,
+    stored_pixels,
+)
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, regions, size_of, stacked, union
@@ -121,7 +129,8 @@ class LabelledImages(ABC):
         records, given = self._find(part or split)
         self._found = len(records)
         if part or not given:
-            chosen = in_fold(len(records), split, Folds(folds, fold, seed), self.root) if records else []
+            images = [record.image for record in records]
+            chosen = in_fold(images, split, Folds(folds, fold, seed), self.root) if records else []
             records = [records[i] for i in chosen]
         asked = [categories] if isinstance(categories, str) else categories
         self._names = tuple(self._known() if asked is None else asked)
@@ -274,12 +283,9 @@ class LabelledImages(ABC):
     def __len__(self) -> int:
         return len(self._records)
 
-    def photo(self, index: int) -> NDArray[np.uint8]:
-        """Read one photograph as its sample has it, (H, W, 3) uint8.
-
-        :raises UnreadableImageError: with the path and the reason
-        """
-        return self[index].image
+    def stored(self, index: int) -> NDArray[Any]:
+        """The pixels of one photograph's file, (H, W, 3), see :func:`~alignsam_sb3.datasets.images.stored_pixels`."""
+        return stored_pixels(self._source(self._records[index]))
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]

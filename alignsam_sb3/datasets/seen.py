@@ -22,32 +22,43 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alignsam_sb3.datasets.base import SegmentationDataset
+from alignsam_sb3.datasets.base import Sample, SegmentationDataset
 from alignsam_sb3.datasets.images import UnreadableImageError, turned
 from alignsam_sb3.files import cache_folder, removed_on_error
 
 logger = logging.getLogger(__name__)
 
 Hashes = NDArray[np.uint64]
-KIND = "blake2b-64-any-way-up"
+KIND = "blake2b-64-as-stored-any-way-up"
 UNREADABLE = np.uint64(0)  # the hash of no image
 
 
-def image_hash(image: NDArray[np.uint8]) -> int:
-    """64 bits of an image's pixels (H, W, 3) as decoded: equal for copies under any name, in any lossless format, and however
-    they are turned or mirrored, since options and EXIF tags may turn one photo two ways.
+def image_hash(image: NDArray[Any]) -> int:
+    """64 bits of an image's pixels (H, W, 3) as stored: equal for copies under any name, in any lossless format, and however
+    they are turned or mirrored, since EXIF tags may turn one photo two ways.
     """
     return min(_digest(turned(image, orientation)) for orientation in _upright(image))
 
 
-def _digest(image: NDArray[np.uint8]) -> int:
+def hash_in(dataset: SegmentationDataset, index: int, read: Sample | None = None) -> int:
+    """The hash of one image of a data set: of its file, where it has one, so that no option of reading changes it.
+
+    :param read: the image, where it was read already: used if there is no file
+    :raises UnreadableImageError: with the path and the reason
+    """
+    stored = getattr(dataset, "stored", None)
+    return image_hash(stored(index) if stored is not None else (read or dataset[index]).image)
+
+
+def _digest(image: NDArray[Any]) -> int:
     digest = hashlib.blake2b(f"{image.shape}|".encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little") or 1
 
 
-def _upright(image: NDArray[np.uint8]) -> list[int]:
+def _upright(image: NDArray[Any]) -> list[int]:
     """The orientations, of all eight, that bring the least sums of quarters to the front: one, unless there is a symmetry."""
+    image = np.ascontiguousarray(image).view(f"u{image.dtype.itemsize}")  # sums of floats depend on their order
     height, width = image.shape[0] // 2, image.shape[1] // 2
     columns = [image[:, :width], image[:, image.shape[1] - width :]]
     quarters = [[part[:height].sum(), part[image.shape[0] - height :].sum()] for part in columns]
@@ -58,7 +69,7 @@ def _upright(image: NDArray[np.uint8]) -> list[int]:
 class SeenImages:
     """A set of images, as sorted hashes: 8 bytes each.
 
-    :param hashes: of :func:`image_hash` or :func:`image_hashes`
+    :param hashes: of :func:`hash_in` or :func:`image_hashes`
     """
 
     def __init__(self, hashes: Iterable[int] | Hashes = ()) -> None:
@@ -74,9 +85,8 @@ class SeenImages:
     def __hash__(self) -> int:
         return hash(self.hashes.tobytes())
 
-    def __contains__(self, image: int | NDArray[np.uint8]) -> bool:
-        value = image_hash(image) if isinstance(image, np.ndarray) else image
-        return bool(self.contains(np.array([value], np.uint64))[0])
+    def __contains__(self, image: int) -> bool:
+        return bool(self.contains(np.array([image], np.uint64))[0])
 
     def add(self, hashes: Iterable[int] | Hashes) -> "SeenImages":
         """These images and others."""
@@ -102,7 +112,7 @@ class SeenImages:
         """
         try:
             if content["kind"] != KIND:
-                raise ValueError(f"hashes of kind {content['kind']!r}, expected {KIND!r}")
+                raise ValueError(f"hashes of kind {content['kind']!r}, expected {KIND!r}: train or fit again to write them")
             found = cls(np.frombuffer(base64.b64decode(content["hashes"], validate=True), "<u8"))
             if len(found) != content["count"]:
                 raise ValueError(f"{len(found)} hashes where {content['count']} are stated")
@@ -140,9 +150,8 @@ def seen_in(dataset: SegmentationDataset, seen: SeenImages) -> NDArray[np.bool_]
 
 
 def _hash_of(dataset: SegmentationDataset, index: int) -> int:
-    photo = getattr(dataset, "photo", None)  # without its masks, where a data set can do it
     try:
-        return image_hash(photo(index) if photo is not None else dataset[index].image)
+        return hash_in(dataset, index)
     except UnreadableImageError:
         return int(UNREADABLE)
 

@@ -1,16 +1,17 @@
 """Which images are for training and which for evaluation: decided here for every kind of data set, and always disjoint.
 
 A folder, a file or a list says it by its name (``train/``, ``instances_val2017.json``, ``Test_Images/``). Where none does,
-seeded folds do.
+seeded folds do, which copies of one file never cross.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 
+from alignsam_sb3.datasets.copies import groups_of_copies
 from alignsam_sb3.names import nearest
 
 ALL = "all"
@@ -99,18 +100,22 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
     return found
 
 
-def in_fold(count: int, split: str, folds: Folds, where: object) -> list[int]:
-    """Every ``folds``-th image of a seeded order for evaluation, the others for training.
+def in_fold(images: Sequence[Path], split: str, folds: Folds, where: object) -> list[int]:
+    """Every ``folds``-th image of a seeded order for evaluation, the others for training; exact copies go where their first
+    one goes.
 
+    :return: indices into ``images``
     :raises ValueError: the split is neither, or there are too few images
     """
     if split == ALL:
-        return list(range(count))
+        return list(range(len(images)))
     if split not in _WORDS:
         raise ValueError(nearest("split (this folder has no split of its own)", split, [*_WORDS, ALL]))
+    groups = groups_of_copies(images)
+    count = len(groups)
     if count == 1 and folds.folds is None:
         if split == "train":
-            return [0]
+            return groups[0]
         raise ValueError(f"{where} has one image, which is for training: take the split {ALL!r} to use it for evaluation")
     parts = min(5, max(count, 2)) if folds.folds is None else folds.folds
     if not 2 <= parts <= max(count, 2) or not 0 <= folds.fold < parts:
@@ -118,8 +123,8 @@ def in_fold(count: int, split: str, folds: Folds, where: object) -> list[int]:
             f"cannot make fold {folds.fold} of {parts} of {count} images: take 2 <= folds <= images, fold < folds"
         )
     order = np.random.default_rng(folds.seed).permutation(count)
-    held_out = {int(i) for i in order[folds.fold :: parts]}
-    return [i for i in range(count) if (i in held_out) == (split == "eval")]
+    held_out = {int(k) for k in order[folds.fold :: parts]}
+    return sorted(i for k, group in enumerate(groups) if (k in held_out) == (split == "eval") for i in group)
 
 
 def from_lists(lists: Mapping[str, Sequence[str]], split: str, where: object) -> tuple[list[str], list[str]] | None:

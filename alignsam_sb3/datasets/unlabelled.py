@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import Sample
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import PhotoReader, file_stamp
+from alignsam_sb3.datasets.images import PhotoReader, file_stamp, stored_pixels
 from alignsam_sb3.datasets.labelled import Record
 from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.datasets.splits import Folds, by_name, in_fold
@@ -64,7 +65,7 @@ class UnlabelledImages:
         if chosen is not None:
             paths = [paths[i] for i in chosen]
         if part or chosen is None:
-            paths = [paths[i] for i in in_fold(len(paths), split, Folds(folds, fold, seed), self.root)] if paths else []
+            paths = [paths[i] for i in in_fold(paths, split, Folds(folds, fold, seed), self.root)] if paths else []
         if split == "train" and n_train is not None and n_train < len(paths):
             drawn = np.random.default_rng([seed, n_train]).permutation(len(paths))[:n_train]
             paths = [paths[i] for i in sorted(drawn.tolist())]
@@ -86,12 +87,12 @@ class UnlabelledImages:
     def __len__(self) -> int:
         return len(self._records)
 
-    def photo(self, index: int) -> NDArray[np.uint8]:
-        """Read one photograph, (H, W, 3) uint8."""
-        return self.photos.read(self._records[index].image)
+    def stored(self, index: int) -> NDArray[Any]:
+        """The pixels of one photograph's file, (H, W, 3), see :func:`~alignsam_sb3.datasets.images.stored_pixels`."""
+        return stored_pixels(self._records[index].image)
 
     def __getitem__(self, index: int) -> Sample:
-        image = self.photo(index)
+        image = self.photos.read(self._records[index].image)
         nothing = np.zeros(image.shape[:2], bool)
         return Sample(self._records[index].image_id, image, nothing[None][:0], np.zeros(0, np.int64), nothing)
 

@@ -1,23 +1,27 @@
 """YOLO's segmentation labels: a text file for each image, polygons in fractions of its sides."""
 
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import yaml
 
-from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode
+from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode, place_of
 from alignsam_sb3.datasets.finding import files_in, images_in, printable
-from alignsam_sb3.datasets.labelled import LabelledImages, Record
+from alignsam_sb3.datasets.labelled import HELD_OUT, LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+from alignsam_sb3.datasets.yolo_splits import said_splits
 
 
 class YoloSegmentation(LabelledImages):
     """``images/`` and ``labels/`` (each with ``train/`` and ``val/``, or within those), and ``data.yaml`` with the names.
 
     A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place
-    ignored. Names may also lie in ``classes.txt`` or ``obj.names``. Images without a label file are left out.
+    ignored; where a line cannot be read, all of the image is, for its class. Names may also lie in ``classes.txt`` or
+    ``obj.names``. Images without a label file are left out. Where ``data.yaml`` names the splits (``train:``, ``val:``,
+    ``test:``), these count, and folders' names do not.
     """
 
     kind = "yolo"
@@ -25,12 +29,17 @@ class YoloSegmentation(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         self._names_of = self._read_names()
         labels = {self._key(path): path for path in files_in(self.root, (".txt",)) if path.name not in _LISTS}
+        images = images_in(self.root)
+        sharing = Counter(map(self._key, images))
         records, names = [], []
-        for path in images_in(self.root):
+        for path in images:
             name = printable(path.relative_to(self.root))
             found = labels.get(self._key(path))
             if found is None:
                 self._skip("images: without a label file", name)
+                continue
+            if sharing[self._key(path)] > 1:
+                self._skip("images: several have one label file, and it cannot be told whose it is", name)
                 continue
             records.append(Record(name, path, found))
             names.append(path.relative_to(self.root))
@@ -39,7 +48,22 @@ class YoloSegmentation(LabelledImages):
                 f"no pair of image and label file in {self.root}: expected images/.../x.jpg and labels/.../x.txt. "
                 f"Left out: {self.skipped}"
             )
-        return self._of_split(records, names, split)
+        said = said_splits(self._content, self.root, [record.image for record in records], self.skipped)
+        return self._of_split(records, names if said is None else self._said(said, records, split), split)
+
+    def _said(self, said: Sequence[Sequence[str]], records: Sequence[Record], split: str) -> list[PurePath]:
+        """For each image the split that ``data.yaml`` gives it, as a path to be looked at.
+
+        :raises FileNotFoundError: none of the images for training that it names is there
+        """
+        if split == "train" and self._content.get("train") and not any("train" in own for own in said):
+            raise FileNotFoundError(
+                f"data.yaml of {self.root} says train: {self._content['train']!r}, and no image with a label file is there"
+            )
+        for record, own in zip(records, said, strict=True):
+            if split == "train" and "train" in own[1:]:
+                self._skip(HELD_OUT, record.image_id)
+        return [PurePath(*own[:1]) for own in said]
 
     def _key(self, path: Path) -> tuple[str, ...]:
         """What an image and its label file have in common: the path, without ``images`` and ``labels`` or the ending."""
@@ -52,12 +76,13 @@ class YoloSegmentation(LabelledImages):
         :raises FileNotFoundError: nothing says them
         :raises ValueError: the file cannot be used
         """
+        self._content: dict[str, Any] = {}  # of data.yaml
         for path in sorted([*self.root.glob("*.yaml"), *self.root.glob("*.yml")], key=lambda p: (p.stem != "data", p)):
             try:
                 content = yaml.safe_load(path.read_text("utf-8-sig"))
                 if not isinstance(content, dict) or "names" not in content:  # of a training run, not of the data
                     continue
-                names = content["names"]
+                names, self._content = content["names"], content
                 pairs = names.items() if isinstance(names, dict) else enumerate(names)
                 found = {int(k): str(name) for k, name in pairs}
             except (yaml.YAMLError, TypeError, ValueError) as error:
@@ -94,7 +119,8 @@ class YoloSegmentation(LabelledImages):
                     raise NoMaskError("coordinates that are no fractions of the image")
                 mask = encode([(values.reshape(-1, 2) * [width, height]).ravel().tolist()], size)
             except ValueError as error:
-                left_out.append(LeftOut(name, None, str(error) if isinstance(error, NoMaskError) else "a damaged line"))
+                reason = str(error) if isinstance(error, NoMaskError) else "a damaged line"
+                left_out.append(LeftOut(name, place_of(error, None, size), reason))
                 continue
             if name is None:
                 left_out.append(LeftOut(None, mask, "a class that has no name"))

@@ -20,6 +20,7 @@ import torch as th
 
 from alignsam_sb3.arguments import positive_int
 from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.datasets.seen import hash_in
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
@@ -80,8 +81,8 @@ def seen_images(batch: ClickBatch, episodes: Sequence[Pair], policy: Path) -> li
     known = PolicyArchive(policy).seen
     if known is None:
         return []
-    samples = [batch.shared.sample(row) for row in sorted({row for row, _ in episodes})]
-    return [sample.image_id for sample in samples if sample.image in known]
+    rows = sorted({row for row, _ in episodes})
+    return [batch.shared.sample(row).image_id for row in rows if hash_in(batch.shared.dataset, row) in known]
 
 
 def main(argv: list[str] | None = None) -> None:

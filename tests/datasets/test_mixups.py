@@ -15,7 +15,7 @@ from PIL import Image
 
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import turned
-from alignsam_sb3.datasets.seen import SeenImages, image_hash, image_hashes, seen_in
+from alignsam_sb3.datasets.seen import SeenImages, hash_in, image_hash, image_hashes, seen_in
 
 SIZE = (40, 60)
 
@@ -266,6 +266,46 @@ def test_yolo_s_other_yaml_files_and_tasks(tmp_path):
         load_dataset(f"yolo:{tmp_path}", "all")
 
 
+def yolo(root, names, said=""):
+    """Photos and YOLO labels, ``names`` being the paths below ``images/`` without their ending."""
+    for k, name in enumerate(names):
+        photo(root / f"images/{name}.png", k)
+        place = root / f"labels/{name}.txt"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"0 {' '.join(map(str, (np.array(outline(k)) / SIZE[::-1]).ravel()))}\n")
+    (root / "data.yaml").write_text(f"names: [x]\n{said}")
+    return f"yolo:{root}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "train: images/p1\nval: images/val",  # against what folders' names say
+        "train: ../images/p1\nval: ../images/val\ntest: ../images/none",
+        "path: images\ntrain: [p1]\nval: val",
+        "path: /elsewhere\ntrain: p1.txt\nval: [val.txt]",
+        "train: images\nval: images/val",
+        "train: [images/p1, images/val]\nval: images/val",
+    ],
+)
+def test_data_yaml_says_which_images_are_for_training(tmp_path, said):
+    spec = yolo(tmp_path / "set", ["p1/a", "p1/train/b", "val/c", "val/train/d"], said)
+    (tmp_path / "set/p1.txt").write_text("./images/p1/a.png\n/content/set/images/p1/train/b.png\n")
+    (tmp_path / "set/val.txt").write_text("images/val/c.png\nimages/val/train/d.png\n../other.png\n")
+    split = {s: [Path(name).stem for name in pairs(spec, s)[0]] for s in ("train", "eval", "all")}
+    assert split == {"train": ["a", "b"], "eval": ["c", "d"], "all": ["a", "b", "c", "d"]}
+
+
+def test_data_yaml_leads_nowhere_outside_its_folder(tmp_path):
+    yolo(tmp_path / "other", ["train/x"])
+    spec = yolo(tmp_path / "set", ["a", "b"], "path: ..\ntrain: other/images\nval: images")
+    assert len(pairs(spec, "eval")[0]) == 2
+    with pytest.raises(FileNotFoundError, match="other/images"):
+        load_dataset(spec, "train")
+    spec = yolo(tmp_path / "set", ["a", "b"], f"train: {tmp_path}/other/images")  # nothing of it: folds decide
+    assert sorted(len(pairs(spec, s)[0]) for s in ("train", "eval")) == [1, 1]
+
+
 @pytest.mark.parametrize("size", [(40, 60), (41, 41), (1, 7)])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_photo_is_known_however_it_is_turned(size, symmetric):
@@ -288,3 +328,97 @@ def test_an_option_that_turns_photos_hides_no_training_image(tmp_path):
     spec = f"images:{tmp_path}"
     learned = SeenImages(image_hashes(load_dataset(spec, "all")))
     assert seen_in(load_dataset(spec, "all", orientation="stored"), learned).all()
+
+
+@pytest.mark.parametrize("depth", ["uint16", "float32", "float16"])
+def test_an_option_that_scales_photos_hides_no_training_image(tmp_path, depth):
+    values = np.random.default_rng(0).integers(0, 900, (2, *SIZE)).astype(depth)
+    values[0, 0, 0] = np.nan if depth != "uint16" else 0
+    (tmp_path / "images").mkdir()
+    for k in range(2):
+        tifffile.imwrite(tmp_path / f"images/{k}.tif", values[k])
+        mask(tmp_path / f"masks/{k}.png", k)
+    read = [load_dataset(f"mask_folder:{tmp_path}", "all", scale=scale) for scale in (None, 700, [100, 400])]
+    learned = SeenImages(image_hashes(read[0]))
+    assert len(learned) == 2
+    assert all(seen_in(data, learned).all() for data in read)
+    assert hash_in(read[1], 0) in learned
+    tifffile.imwrite(tmp_path / "images/0.tif", turned(values[0], 6))
+    mask(tmp_path / "masks/0.png", 0)
+    assert hash_in(load_dataset(f"images:{tmp_path}/images", "all"), 0) in learned
+
+
+def test_hashes_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match=r"blake2b-64-any-way-up.*train or fit again"):
+        SeenImages.from_json({**SeenImages().to_json(), "kind": "blake2b-64-any-way-up"})
+
+
+@pytest.mark.parametrize("kind", ["images", "mask_folder"])
+def test_copies_of_one_photo_are_on_one_side_of_every_fold(tmp_path, kind):
+    grey = [0, 1, 2, 3, 4, 5, 2, 3, 2]  # all files have one size
+    for k, shade in enumerate(grey):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.full((*SIZE, 3), shade, np.uint8)).save(tmp_path / f"images/{k}.bmp")
+        mask(tmp_path / f"masks/{k}.png", k)
+    spec = f"{kind}:{tmp_path}" + "/images" * (kind == "images")
+    held_out = []
+    for fold in range(3):
+        sides = [load_dataset(spec, split, folds=3, fold=fold) for split in ("train", "eval")]
+        shades = [sorted(int(data[i].image.max()) for i in range(len(data))) for data in sides]
+        assert not set(shades[0]) & set(shades[1])
+        assert sorted(shades[0] + shades[1]) == sorted(grey)
+        held_out += shades[1]
+    assert sorted(held_out) == sorted(grey)
+
+
+def test_yolo_photos_that_share_a_label_file_are_left_out(tmp_path):
+    spec = yolo(tmp_path, ["a", "b", "sub/a"])
+    photo(tmp_path / "images/a.jpg", 7)
+    found, skipped = pairs(spec)
+    assert found == {"images/b.png": (1, 1), "images/sub/a.png": (2, 2)}
+    (several,) = (names for reason, names in skipped.items() if "one label file" in reason)
+    assert list(several) == ["images/a.jpg", "images/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("line", "judged"),
+    [
+        ("1 0.1 0.2", [True, False]),  # too few points
+        ("1 0.1 0.2 0.3 0.4 0.5 nan", [True, False]),
+        ("1 100 200 300 200 300 400", [True, False]),  # pixels
+        ("1 0.1 0.2 0.3 zero", [False, False]),
+        ("1 0.5 0.5 0.2 0.2", [True, True]),  # a box
+        ("1 1.5 1.5 1.6 1.5 1.6 1.6", [True, True]),  # outside the image
+    ],
+)
+def test_an_object_of_yolo_that_cannot_be_read_is_no_background(tmp_path, line, judged):
+    spec = yolo(tmp_path, ["a", "b"])
+    (tmp_path / "data.yaml").write_text("names: [x, y]")
+    with (tmp_path / "labels/a.txt").open("a") as opened:
+        opened.write(line + "\n")
+    sample = load_dataset(spec, "all")[0]
+    for category, expected in enumerate(judged):
+        valid = sample.valid_for(category)
+        assert (valid is None or bool(valid[0].all())) == expected
+        assert valid is None or valid[sample.target(category)].all()
+
+
+@pytest.mark.parametrize(
+    "what", [[[1, 2, 3]], {"size": [1, 1], "counts": "0"}, {"counts": [1]}, None, [[70, 2, 80, 2, 80, 9]]]
+)
+@pytest.mark.parametrize("box", [None, [30, 20, 10, 10]])
+def test_an_object_of_coco_that_cannot_be_read_is_no_background(tmp_path, what, box):
+    photo(tmp_path / "a.jpg", 0)
+    coco(tmp_path / "a.json", ["a.jpg"], [0])
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"].append({"image_id": 0, "category_id": 1, "segmentation": what, "bbox": box})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    sample = load_dataset(f"coco:{tmp_path}", "all")[0]
+    judged = sample.valid_for(0)
+    outside = isinstance(what, list) and what[0][0] == 70
+    if box is None and outside:
+        assert judged is None
+    else:
+        assert not judged[20:30, 30:40].any()
+        assert judged[35:].all() == (box is not None)
+        assert judged[sample.target(0)].all()

@@ -23,7 +23,7 @@ from alignsam_sb3.arguments import positive_float, positive_int
 from alignsam_sb3.datasets import SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.datasets.options import add_dataset_kwargs
-from alignsam_sb3.datasets.seen import SeenImages, image_hash
+from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.files import write_json
 from alignsam_sb3.frame import Frame
@@ -100,7 +100,7 @@ def fit(args: argparse.Namespace) -> None:
     fitting = Fit(network, examples, options, args.out, _origin(args, key))
     fitting.run()
     plot_history(fitting.history, args.out / "curves.png")
-    learned = SeenImages(image_hash(dataset[int(i)].image) for i in np.unique(corpus.images))
+    learned = SeenImages(hash_in(dataset, int(i)) for i in np.unique(corpus.images))
     write_json(args.out / SEEN, (learned.add(_seen_by(args.init).hashes) if args.init else learned).to_json())
     described = {key: str(value) for key, value in vars(args).items() if key != "command"}
     best = min(fitting.history, key=lambda entry: entry["mae"])
@@ -199,7 +199,7 @@ def _seen_by(network: str | Path) -> SeenImages:
 def _refuse_seen(seen: SeenImages, dataset: SegmentationDataset, corpus: Corpus, allowed: bool) -> None:
     """Refuse to measure a network on what it was fitted on."""
     rows = np.unique(corpus.images)
-    found = [int(i) for i in rows if len(seen) and dataset[int(i)].image in seen]
+    found = [int(i) for i in rows if len(seen) and hash_in(dataset, int(i)) in seen]
     if found and not allowed:
         raise ValueError(
             f"the network was fitted on {len(found)} of these {len(rows)} images (first {dataset[found[0]].image_id}): "
