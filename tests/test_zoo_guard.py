@@ -12,7 +12,7 @@ import yaml
 from stable_baselines3 import A2C
 
 from alignsam_sb3.policies import SamPPO
-from alignsam_sb3.zoo import SamExperimentManager, _translate
+from alignsam_sb3.zoo import _translate
 from alignsam_sb3.zoo_guard import guard, literal, read_plain_yaml, trusting
 
 
@@ -63,16 +63,17 @@ def test_what_would_be_evaluated_is_refused_with_the_way_to_write_it(given):
 @pytest.mark.parametrize("option", ["--env-kwargs", "--eval-env-kwargs", "-params", "--hyperparams"])
 def test_every_option_that_the_zoo_evaluates_is_read_as_plain(option, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        _translate("train", [option, f"x:open({str(tmp_path / 'written')!r}, 'w')"], tmp_path)
+        _translate("train", [option, f"x:open({str(tmp_path / 'written')!r}, 'w')"])
     assert "nothing is evaluated" in capsys.readouterr().err
     assert not (tmp_path / "written").exists()
-    assert "x:3" in _translate("train", [option, "x:3"], tmp_path)
+    assert "x:3" in _translate("train", [option, "x:3"])[1]
 
 
-def test_trust_is_one_flag(tmp_path, monkeypatch):
-    monkeypatch.setattr(SamExperimentManager, "trust", False)
-    assert "--trust" not in _translate("enjoy", ["--trust"], tmp_path)
-    assert SamExperimentManager.trust
+def test_trust_is_one_flag():
+    ours, argv = _translate("enjoy", ["--trust"])
+    assert ours.trust
+    assert "--trust" not in argv
+    assert not _translate("enjoy", [])[0].trust
 
 
 def test_what_the_zoo_writes_is_read(guarded):
