@@ -8,7 +8,7 @@ from tqdm import tqdm
 from alignsam_sb3.annotate.predicting import Picture, Predicts
 from alignsam_sb3.calibration import Calibration, Judged, as_judged, fit_calibration
 from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError
-from alignsam_sb3.datasets.seen import SeenImages
+from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.names import nearest
 
 AT_ONCE = 16
@@ -37,13 +37,14 @@ def judge_dataset(
         raise ValueError(nearest("category of this policy", first, predict.categories))
     judged: list[Judged] = []
     for start in tqdm(range(0, len(dataset), AT_ONCE), desc="labelled images", disable=not progress):
-        samples = []
+        samples, known = [], []
         for index in range(start, min(start + AT_ONCE, len(dataset))):
             try:
                 samples.append(dataset[index])
+                if seen is not None and hash_in(dataset, index, samples[-1]) in seen:
+                    known.append(samples[-1].image_id)
             except UnreadableImageError as error:
                 tqdm.write(f"skipped: {error}")
-        known = [sample.image_id for sample in samples if seen is not None and sample.image in seen]
         if known:
             raise ValueError(f"the policy was trained on {', '.join(known[:3])}{HELD_OUT}")
         photos: list[Picture] = [sample.image for sample in samples]
