@@ -370,7 +370,7 @@ def test_other_annotations_are_another_corpus(tmp_path, tiny):
     for folder, content in (("images", scene.image), ("masks", (scene.target(0) * 255).astype(np.uint8))):
         (tmp_path / folder).mkdir()
         for i in range(4):
-            Image.fromarray(content).save(tmp_path / folder / f"{i}.png")
+            Image.fromarray(np.roll(content, i, axis=0)).save(tmp_path / folder / f"{i}.png")  # copies share a fold
     keys = set()
     for inverted in (False, True):
         dataset = load_dataset(f"mask_folder:{tmp_path}", "train", inverted=inverted, folds=2)
