@@ -114,7 +114,12 @@ def measure(case: Case) -> dict[str, Any]:
     """Train for a while; steps per second, shares of time, bytes per transition, peak memory."""
     make = lambda: gym.make("SamSeg-v0", **case.task)  # noqa: E731
     venv = DummyVecEnv([lambda: NaiveEnv(make())]) if case.naive else SamSegVecEnv([make] * case.n_envs)
-    segmenter = venv.get_attr("shared")[0].segmenter
+    shared = venv.get_attr("shared")[0]
+    segmenter, scenes = shared.segmenter, shared.scenes(case.task.get("patches", 16))
+    shared.fill()  # banks and scenes are no part of what is measured
+    for row in range(len(shared.dataset)):
+        scenes.scene(row)
+        shared.device_bank.gather(np.array([row]))
     steps = case.steps or max(256 // case.n_envs, 8)
     model = SamMaskablePPO(
         case.policy,
