@@ -222,9 +222,7 @@ class Predictor:
             maps = said["similarity_maps"][rows, categories]
             episodes.draw_boxes(everyone, [map_box(m, episodes.size(k)) for k, m in enumerate(maps)])
         if self.task.initial_pair:
-            pairs = episodes.pairs_of_maps(everyone)
-            made = [k for k, pair in enumerate(pairs) if pair]
-            episodes.place(everyone[made], [pairs[k] for k in made])
+            episodes.place_pairs(everyone, episodes.pairs_of_maps(everyone))
         episodes.refresh()
         return episodes, said
 

@@ -130,8 +130,7 @@ class ClickBatch(ClickEpisodes):
             self._draw_boxes(which)
         if self.task.initial_pair:
             pairs = [self._pair(int(i)) for i in which] if self._may_ask_truth else self.pairs_of_maps(which)
-            made = [k for k, pair in enumerate(pairs) if pair]
-            self.place(which[made], [pairs[k] for k in made])
+            self.place_pairs(which, pairs)
         self.refresh()
 
     def _choose(self, i: int, wanted: tuple[int, int] | None) -> tuple[int, int]:

@@ -153,6 +153,11 @@ class ClickEpisodes:
         if len(which):
             self.sessions.click_each(which, clicks)
 
+    def place_pairs(self, which: Rows, pairs: Sequence[Sequence[Click]]) -> None:
+        """Make first pairs of clicks in those of some episodes that have one."""
+        made = [k for k, pair in enumerate(pairs) if pair]
+        self.place(which[made], [pairs[k] for k in made])
+
     def refresh(self) -> None:
         """Draw the recalibration module's maps, and say what may be done next."""
         if self.task.wants_srm:

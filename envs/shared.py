@@ -89,10 +89,9 @@ class Shared:
             if bank is not None:
                 bank.ensure(range(len(bank)), progress=True)
 
-    def readable(self, category: int | None = None) -> bool:
-        """Whether any image (of a category) is left that was not found unreadable."""
-        images = self.images_by_category if category is None else [self.images_by_category[category]]
-        return any(int(i) not in self.unreadable for rows in images for i in rows)
+    def readable(self) -> bool:
+        """Whether any image is left that was not found unreadable."""
+        return any(int(i) not in self.unreadable for rows in self.images_by_category for i in rows)
 
 
 def open_shared(task: Task) -> Shared:
