@@ -184,7 +184,7 @@ class SamExperimentManager(ExperimentManager):
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         venv = super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters or bool(distributed.rank()))
         if self._places_clicks and not eval_env:
-            venv.get_attr("shared")[0].fill()  # a training asks for every image: better now than one by one
+            venv.env_method("fill", indices=0)  # a training asks for every image: better now than one by one
         return venv
 
     def create_callbacks(self) -> None:
@@ -243,6 +243,10 @@ class SamExperimentManager(ExperimentManager):
             done = model.num_timesteps + sum(stage.done for stage in getattr(model, "stages", {}).values())
             model.env.seed(self.seed + done + distributed.offset_of(model.n_envs))
             model._last_obs = None
+        rollout = getattr(model, "n_steps", 1) * model.n_envs
+        if steps % rollout:
+            rounded = -(-steps // rollout) * rollout
+            print(f"{steps} steps are rounded up to {rounded}: whole rollouts of {rollout} ({model.n_envs} environments)")
         interval = {"log_interval": self.log_interval if self.log_interval > -1 else None} if self.log_interval != -1 else {}
         try:
             model.learn(steps, self.callbacks, reset_num_timesteps=not self.continue_training, **interval)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """ClickBatch: N episodes at once with what may look at the truth: judging, rewards, oracle."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch as th
 from alignsam_sb3.envs.episodes import ClickEpisodes, Plan, replaced
 from alignsam_sb3.envs.labels import pair_of_truth
 from alignsam_sb3.envs.oracle import oracle_action, oracle_preference
-from alignsam_sb3.envs.scenes import Judge, Target
+from alignsam_sb3.envs.scenes import Judge, Scenes, Target
 from alignsam_sb3.envs.shared import Shared, described, open_shared
 from numpy.typing import NDArray
 
@@ -29,14 +29,14 @@ Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 
-class Observation(dict[str, th.Tensor]):
+class Observation(dict[str, Any]):
     """Observations of N episodes, with the rows of the bank that hold what does not change within an episode."""
 
-    def __init__(self, values: dict[str, th.Tensor], rows: Rows, shared: Shared) -> None:
+    def __init__(self, values: Mapping[str, Any], rows: Rows, shared: Shared) -> None:
         super().__init__(values)
         self.rows, self.bank = rows, shared.device_bank
 
-    def __reduce__(self) -> tuple[type[dict[str, th.Tensor]], tuple[dict[str, th.Tensor]]]:
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
         return dict, (dict(self),)  # copied and pickled without the bank
 
 
@@ -75,7 +75,6 @@ class ClickBatch(ClickEpisodes):
             logger.warning("%s was never taught what a box is: box=%r will hardly help", self.segmenter.name, task.box)
         self._reward = make_reward(task.reward)
         self.scorer = self._make_scorer()
-        self.scenes = self.shared.scenes(task.patches)
         self.judge = Judge(n, self.scenes.side, self.segmenter.frame, self.segmenter.device)
         self.rngs = [np.random.default_rng() for _ in range(n)]
         self.rows = np.zeros(n, np.int64)
@@ -83,6 +82,11 @@ class ClickBatch(ClickEpisodes):
         self._on_object, self._judged = (np.zeros((n, self.grid.n_cells), bool) for _ in range(2))
         self._info: list[dict[str, Any]] = [{} for _ in range(n)]
         self._scored: dict[str, th.Tensor] = {}
+
+    @property
+    def scenes(self) -> Scenes:
+        """Images and targets of the task's grid, which all batches of a process share."""
+        return self.shared.scenes(self.task.patches)
 
     def _make_scorer(self) -> RewardScorer | None:
         """The reward network, if there is to be one, checked against the task."""

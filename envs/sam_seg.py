@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from alignsam_sb3.clickers import Click
+from alignsam_sb3.datasets.seen import Hashes
 from alignsam_sb3.names import nearest
 from alignsam_sb3.pictures import Picture, caption, heat, triptych
 from alignsam_sb3.recalibration import Recalibration
@@ -55,6 +56,27 @@ class SamSegEnv(gym.Env[Arrays, int]):
         self.action_space = spaces.Discrete(self.batch.actions.n)  # type: ignore[assignment]
         self.observation_space = self.batch.observation_space
         self._begun = False
+
+    # Plain values for what asks a VecEnv, whose environments may live in other processes
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """What tells the data set from others."""
+        return self.shared.dataset.fingerprint
+
+    @property
+    def categories(self) -> list[str]:
+        """Names, in the order of ``target_category``."""
+        return list(self.shared.dataset.categories)
+
+    @property
+    def drawn(self) -> Hashes:
+        """Hashes of the images that the environments of this process have shown so far."""
+        return self.shared.drawn
+
+    def fill(self) -> None:
+        """Describe all images now, see :meth:`alignsam_sb3.envs.shared.Shared.fill`."""
+        self.shared.fill()
 
     @property
     def recalibration(self) -> Recalibration | None:

@@ -1,12 +1,14 @@
 """What all environments of a process share: one data set, one segmenter, one CLIP, and what these say of the images."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch as th
 from alignsam_sb3.envs.scenes import Scenes, judging_side
 from alignsam_sb3.envs.spaces import picture_side
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
 from alignsam_sb3.task import Task
 
 _SAMPLES = 64  # images kept as they were read
+os.register_at_fork(after_in_child=lambda: th.set_num_threads(1))  # a forked child that waited for its parent's threads hung
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Shared:
     :param images_by_category: the usable images of each category
     :param language: similarity maps and scores of the categories' texts, where there is a language prior
     :param place: where the banks are kept, see :class:`~alignsam_sb3.task.Task`
+    :param opened: a call that opens the same in another process; copies within a process are the same object
     """
 
     dataset: SegmentationDataset
@@ -42,6 +46,7 @@ class Shared:
     texts: tuple[str, ...] = ()
     place: str = "auto"
     unreadable: set[int] = field(default_factory=set)
+    opened: tuple[Callable[..., "Shared"], tuple[Any, ...]] | None = None
     _hashes: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,6 +63,13 @@ class Shared:
             self.segmenter.device,
             self.place,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self.opened is not None, "open_shared() says how"
+        return self.opened
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+        return self
 
     def _scenes(self, patches: int) -> Scenes:
         """Images and targets for a click grid of so many cells along each axis."""
@@ -115,7 +127,9 @@ def _open_by_name(
 ) -> Shared:
     kwargs, prompts = json.loads(options)
     data, model = load_dataset(dataset, split, **kwargs), load_segmenter(segmenter, device)
-    return share(data, model, on_error, None if clip is None else load_clip(clip, device), prompts, place)
+    shared = share(data, model, on_error, None if clip is None else load_clip(clip, device), prompts, place)
+    shared.opened = _open_by_name, (dataset, split, options, segmenter, device, on_error, clip, place)
+    return shared
 
 
 def share(
@@ -149,7 +163,8 @@ def share(
         if len(before) and not len(images):
             said = bank.folder / "skipped.json"
             raise UnreadableImageError(f"category {name!r}: none of its images can be read; {said} says why")
-    return Shared(dataset, segmenter, bank, kept, language, texts, place)
+    opened = share, (dataset, segmenter, on_error, clip, prompts, place)
+    return Shared(dataset, segmenter, bank, kept, language, texts, place, opened=opened)
 
 
 def described(shared: Shared, index: int, category: int) -> dict[str, Any]:

@@ -26,9 +26,10 @@ EnvFn = Callable[[], gym.Env[Any, Any]]
 class SamSegVecEnv(VecEnv):
     """The same episodes as DummyVecEnv for the same seeds and actions, as one batch of tensors.
 
-    Observations are dicts of tensors (N, ...) on the segmenter's device, which Stable-Baselines3 passes through; rewards and
-    dones are numpy. None of the tensors is written to after it was handed out. ``infos`` of steps that end no episode are
-    empty, but for ``invalid_action``. ``terminal_observation`` holds views of the last observations.
+    Observations are dicts of arrays (N, ...). Where the segmenter is on a card they are tensors there, which
+    Stable-Baselines3 passes through; on the CPU they are numpy's, as its tools expect, and views of tensors. None of them is
+    written to after it was handed out. Rewards and dones are numpy. ``infos`` of steps that end no episode are empty, but
+    for ``invalid_action``. ``terminal_observation`` holds views of the last observations.
 
     :param env_fns: makers of ``SamSeg-v0`` environments of one task, as they are or in a Monitor
     :raises TypeError: another environment or wrapper came
@@ -63,7 +64,13 @@ class SamSegVecEnv(VecEnv):
         self.reset_infos = [self.batch.info(i) for i in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
-        return self.batch.observe()
+        return self._observe()
+
+    def _observe(self) -> Observation:
+        seen = self.batch.observe()
+        if self.batch.segmenter.device.type == "cpu":
+            seen.update({name: values.numpy() for name, values in seen.items()})
+        return seen
 
     def step_async(self, actions: np.ndarray[Any, Any]) -> None:
         self._actions = np.asarray(actions, np.int64).reshape(-1)
@@ -74,7 +81,7 @@ class SamSegVecEnv(VecEnv):
         nothing: dict[str, Any] = {}
         infos: list[dict[str, Any]] = [{"invalid_action": True} if invalid else nothing for invalid in step.invalid]
         ended = np.flatnonzero(step.over)
-        observation = self.batch.observe()
+        observation = self._observe()
         for i in ended:
             infos[i] = self.batch.ended(int(i)) | {"invalid_action": bool(step.invalid[i])}
             infos[i]["terminal_observation"] = {name: values[i] for name, values in observation.items()}
@@ -84,7 +91,7 @@ class SamSegVecEnv(VecEnv):
             for i in ended:
                 self.reset_infos[i] = self.batch.info(int(i))
             self._returns[ended] = 0
-            observation = self.batch.observe()
+            observation = self._observe()
         return observation, step.rewards.astype(np.float32), step.over.copy(), infos  # type: ignore[return-value]
 
     def _monitor(self, i: int, info: dict[str, Any]) -> None:
@@ -163,6 +170,7 @@ def _use_recalibration(batch: ClickBatch, module: Recalibration | None) -> list[
 
 
 _BATCHED: dict[str, Callable[..., Sequence[Any]]] = {
+    "fill": lambda batch: [batch.shared.fill()] * batch.n,
     "action_masks": lambda batch: list(batch.action_mask.astype(bool)),
     "oracle_action": lambda batch: [batch.oracle_action(i) for i in range(batch.n)],
     "oracle_preference": lambda batch: [batch.oracle_preference(i) for i in range(batch.n)],

@@ -6,7 +6,7 @@ No training loop of our own: ``train`` and ``collect_rollouts`` are Stable-Basel
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 from zipfile import ZipFile
@@ -76,9 +76,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "policy_kwargs": described,
             "not_plain": [key for key in self.policy_kwargs if key not in described],
             "format": FORMAT,
-            "env": self._from_env("env", "config", lambda config: config) or {},
-            "trained_on": self._from_env("trained_on", "shared", lambda shared: shared.dataset.fingerprint) or "",
-            "categories": self._from_env("categories", "shared", lambda shared: list(shared.dataset.categories)) or [],
+            "env": self._from_env("env", "config") or {},
+            "trained_on": self._from_env("trained_on", "dataset_fingerprint") or "",
+            "categories": self._from_env("categories", "categories") or [],
         }
 
     def _share(self) -> None:
@@ -107,8 +107,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """The last rollout may end after the last step: a schedule must not go below its end."""
-        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+        """The last rollout may end after the last step, and what it brought is learned, too: no schedule ends at 0 or below."""
+        left = max(total_timesteps - num_timesteps, self.n_steps * self.n_envs)
+        self._current_progress_remaining = min(left / total_timesteps, 1.0)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
@@ -120,18 +121,19 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         known = {policy: name for name, policy in reversed(self.policy_aliases.items())}
         return known.get(self.policy_class, self.policy_class.__name__)
 
-    def _from_env(self, key: str, attribute: str, take: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+    def _from_env(self, key: str, attribute: str) -> Any:  # noqa: ANN401
         """Something of the first environment; without one, what an earlier recipe says under its key."""
         if self.env is None or not self.env.has_attr(attribute):
             return getattr(self, "recipe", {}).get(key)
-        return take(self.env.get_attr(attribute)[0])
+        return self.env.get_attr(attribute)[0]
 
     @property
     def seen(self) -> SeenImages:
         """The images that the policy was trained on, also in earlier trainings that it went on from."""
         found = self._seen_before
-        if self.env is not None and self.num_timesteps and self.env.has_attr("shared"):
-            found = found.add(self.env.get_attr("shared")[0].drawn)
+        if self.env is not None and self.num_timesteps and self.env.has_attr("drawn"):
+            for drawn in {array.tobytes(): array for array in self.env.get_attr("drawn")}.values():
+                found = found.add(drawn)
         return found
 
     def save(

@@ -103,8 +103,8 @@ def test_the_last_observation_is_the_old_episodes_own_with_a_recalibration_modul
     for i, info in enumerate(infos):
         last = info["terminal_observation"]
         drawn = srm.foreground({key: value[None] for key, value in last.items()})[0]
-        assert th.allclose(last["foreground_map"], drawn, atol=1e-5)
-        assert not th.allclose(last["foreground_map"], new["foreground_map"][i], atol=1e-3)
+        assert np.allclose(last["foreground_map"], drawn, atol=1e-5)
+        assert not np.allclose(last["foreground_map"], new["foreground_map"][i], atol=1e-3)
         assert last["num_steps"] == 2
         assert new["num_steps"][i] == 0
 
@@ -128,30 +128,31 @@ def test_one_decoder_call_per_vector_step(make_env, tiny, monkeypatch):
     assert calls == [4, 4, 4, 4, 4, 4, 4]
 
 
-def test_constants_are_the_same_tensors_until_a_reset_and_nothing_is_overwritten(make_env):
+def test_constants_are_the_same_memory_until_a_reset_and_nothing_is_overwritten(make_env):
     venv = SamSegVecEnv([lambda: make_env(max_steps=3, remove=True)] * 2)
     handed = [venv.reset()]
-    kept = [{key: value.clone() for key, value in handed[0].items()}]
+    kept = [{key: np.copy(value) for key, value in handed[0].items()}]
     remove = venv.action_space.n - 1
     for actions in ([1, 2], [remove, 30], [5, remove], [20, 21], [remove, 41], [30, 31], [50, 51]):
         handed.append(venv.step(np.array(actions))[0])
-        kept.append({key: value.clone() for key, value in handed[-1].items()})
-    assert handed[1]["sam_image_embeddings"] is handed[0]["sam_image_embeddings"]
-    assert handed[1]["sam_pred_mask_prob"] is not handed[0]["sam_pred_mask_prob"]
-    assert handed[-1]["sam_image_embeddings"] is not handed[0]["sam_image_embeddings"]
+        kept.append({key: np.copy(value) for key, value in handed[-1].items()})
+    assert np.shares_memory(handed[1]["sam_image_embeddings"], handed[0]["sam_image_embeddings"])
+    assert not np.shares_memory(handed[1]["sam_pred_mask_prob"], handed[0]["sam_pred_mask_prob"])
+    assert not np.shares_memory(handed[-1]["sam_image_embeddings"], handed[0]["sam_image_embeddings"])
     for observation, copy in zip(handed, kept, strict=True):
-        assert all(th.equal(observation[key], copy[key]) for key in observation)
+        assert all(np.array_equal(observation[key], copy[key]) for key in observation)
 
 
-def test_observations_are_tensors_in_their_space_with_the_banks_rows(make_env):
+def test_observations_are_arrays_in_their_space_with_the_banks_rows(make_env):
+    """numpy's on the CPU, as every tool around Stable-Baselines3 expects."""
     venv = SamSegVecEnv([make_env] * 3)
     observation = venv.reset()
     for key, described in venv.observation_space.spaces.items():
-        assert isinstance(observation[key], th.Tensor)
-        assert all(described.contains(one.numpy() if one.ndim else int(one)) for one in observation[key])
+        assert isinstance(observation[key], np.ndarray)
+        assert all(described.contains(one) for one in observation[key])
     found = observation.bank.gather(observation.rows, ["embeddings", "image"])
-    assert th.equal(found["embeddings"], observation["sam_image_embeddings"])
-    assert th.equal(found["image"], observation["image"])
+    assert np.array_equal(found["embeddings"], observation["sam_image_embeddings"])
+    assert np.array_equal(found["image"], observation["image"])
 
 
 def test_episodes_can_be_chosen_and_are_told_of(make_env):
@@ -187,7 +188,7 @@ def test_what_stable_baselines_asks_is_answered(make_env):
     assert len(venv.env_method("oracle_action", indices=[1])) == 1
     assert np.stack(venv.env_method("truth_on_grid")).shape == (2, 2, 16, 16)
     assert [picture.shape for picture in venv.get_images()] == [(256, 768, 3)] * 2
-    with pytest.raises(AttributeError, match=r"answer action_masks, oracle_action.*not 'fly'"):
+    with pytest.raises(AttributeError, match=r"answer action_masks, fill, oracle_action.*not 'fly'"):
         venv.env_method("fly")
     with pytest.raises(AttributeError, match="'max_steps' of the environments of a batch cannot be set"):
         venv.set_attr("max_steps", 3)

@@ -329,3 +329,13 @@ def test_training_starts_from_equally_likely_actions(venv):
     observation, _ = model.policy.obs_to_tensor(venv.reset())
     probabilities = model.policy.get_distribution(observation).distribution.probs
     assert probabilities.max() < 1.5 / 128
+
+
+@BOTH
+@pytest.mark.parametrize(("steps", "wanted"), [(5, [1]), (12, [8 / 12] * 2), (20, [12 / 20, 8 / 20, 8 / 20])])
+def test_no_update_is_wasted_at_the_end_of_a_schedule(venv, algorithm, policy, steps, wanted, monkeypatch):
+    """Fewer steps than a rollout make one whole update, and the last rollout of more may end after the last step."""
+    left = []
+    monkeypatch.setattr(algorithm, "train", lambda model: left.append(model._current_progress_remaining))
+    algorithm(policy, venv, n_steps=4, batch_size=8).learn(steps)
+    assert left == pytest.approx(wanted)
