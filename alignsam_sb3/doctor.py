@@ -24,6 +24,7 @@ EXTRAS = {
     "app": "gradio",
     "cvat": "cvat_sdk",
     "label_studio": "label_studio_sdk",
+    "ray": "ray",
     "hub": "huggingface_hub",
     "onnx": "onnxruntime",
     "mlflow": "mlflow",
