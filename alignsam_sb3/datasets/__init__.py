@@ -13,7 +13,7 @@ from alignsam_sb3.datasets.ade20k import Ade20k, Ade20kFull
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_episode
 from alignsam_sb3.datasets.cityscapes import Cityscapes
 from alignsam_sb3.datasets.coco import CocoDataset
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages
 from alignsam_sb3.datasets.labelme import LabelMe
 from alignsam_sb3.datasets.mask_folder import MaskFolder

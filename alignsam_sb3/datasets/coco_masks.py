@@ -94,6 +94,8 @@ def _polygons(parts: Sequence[Any], size: tuple[int, int]) -> list[Any]:
     usable = [polygon for polygon in polygons if len(polygon) >= _POINTS]
     if not usable:
         raise NoMaskError("a polygon of fewer than three points")
+    if min(size) > 1 and all(0 <= v <= 1 for polygon in usable for v in polygon):
+        raise NoMaskError("a polygon of fractions, where pixels are expected")
     return list(rle.frPyObjects(usable, *size))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alignsam_sb3.datasets.images import UnreadableImageError, _needs_tifffile, _tiff, loaded, name_of, opened_image, turned
+from alignsam_sb3.datasets.image_files import UnreadableImageError, loaded, name_of, needs_tifffile, opened_image, tiff, turned
 from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.regions import plain_name
 
@@ -48,9 +48,10 @@ def read_label_image(path: Path, palette: bool = False, turn: bool = True) -> La
 
 def _stored_label(path: Path, palette: bool) -> tuple[LabelImage, int]:
     """A label image as stored, and its EXIF orientation."""
-    if _needs_tifffile(path):
-        pixels, _, orientation = _tiff(path)
-        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False), orientation
+    if needs_tifffile(path):
+        stored = tiff(path)
+        pixels = stored.pixels
+        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False), stored.orientation
     with opened_image(path) as opened:
         orientation, as_stored = loaded(opened)
         if opened.mode == "P" and not (palette or _meant_by_colours(opened)):

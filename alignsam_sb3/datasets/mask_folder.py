@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alignsam_sb3.datasets.finding import printable
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.labels import LabelImage, LabelTable, colours_said, find_table, given_table, read_label_image
 from alignsam_sb3.datasets.mask_values import SURVEYED, Meaning, meaning, survey

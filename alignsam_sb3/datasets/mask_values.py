@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from alignsam_sb3.datasets.finding import printable
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labels import LabelImage, Labels, read_label_image
 
 SURVEYED = 200  # masks of a folder that are looked at before the rule is fixed; the others must fit it

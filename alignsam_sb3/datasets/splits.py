@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -28,12 +29,13 @@ _SAME = {
     **{"training": "train", "trn": "train", "tr": "train", "sbutrain4krecoveredsmall": "train"},
     **{"train_val": "trainval", "train-val": "trainval"},
     **{"valid": "val", "validation": "val", "evaluation": "eval", "testing": "test", "te": "test"},
+    **dict.fromkeys(["holdout", "hold_out", "held_out"], "test"),
 }
 _SHORT = ("tr", "te")  # these do not stand alone: DUTS-TR
 _CONTENT = r"images?|imgs?|masks?|labels?|inputs?|data|datasets?|set|gt|groundtruth|annotations?|[abc]"
 _KNOWN = "|".join([*(w for words in _WORDS.values() for w in words), *_SAME])
 _NAME = re.compile(
-    rf"(?P<before>.*?[_-])??(?P<word>{_KNOWN})[_\- ]?(?P<number>\d{{1,4}})?([_\- ]?({_CONTENT}))*",
+    rf"(?P<before>.*?[_\-. ])??(?P<word>{_KNOWN})[_\- ]?(?P<number>\d{{1,4}})?([_\- ]?({_CONTENT}))*",
     re.IGNORECASE,
 )
 _FOLD = re.compile(r"(?:k?[_-]?folds?|cv|splits?)[_\- ]?(?P<number>\d{1,3})", re.IGNORECASE)
@@ -65,6 +67,7 @@ def plain_split(name: str) -> str | None:
     return None if found is None else "".join(found)
 
 
+@lru_cache(2**14)  # folders repeat
 def _word_and_number(name: str) -> tuple[str, str] | None:
     """What a name says of a split; a year is no number."""
     found = _NAME.fullmatch(name)
@@ -73,7 +76,7 @@ def _word_and_number(name: str) -> tuple[str, str] | None:
     word, number = found["word"].lower(), found["number"] or ""
     if not found["before"] and word in _SHORT:
         return None
-    return _SAME.get(word, word), number.lstrip("0") if len(number) < _YEAR else ""
+    return _SAME.get(word, word), str(int(number)) if number and len(number) < _YEAR else ""
 
 
 def split_in(parts: Iterable[str]) -> str | None:

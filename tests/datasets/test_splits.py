@@ -27,10 +27,13 @@ def greys(spec, split):
         ("train1", "train", "train1"),
         ("Train_02_images", "train", "train2"),
         ("validation-3", "val", "val3"),
+        ("test0", "test", "test0"),
         ("train2017", "train", "train"),
         ("my-test", "test", "test"),
         ("train_val", "trainval", "trainval"),
         ("my_train-val", "trainval", "trainval"),
+        ("a. Training Set", "train", "train"),  # IDRiD
+        ("Hold_Out 2", "test", "test2"),
         ("trainer1", None, None),
         ("part1", None, None),
         ("contest2", None, None),
@@ -67,6 +70,15 @@ def test_folds_by_folders_are_refused_and_each_can_be_named(tmp_path, kind):
             load_dataset(spec, split)
     assert greys(f"{spec}:train2", "train") == [1, 2]
     assert greys(f"{spec}:val2", "eval") == [0]
+
+
+@pytest.mark.parametrize("kind", ["images", "mask_folder", "labelme", "yolo"])
+@pytest.mark.parametrize(
+    ("train", "held_out"), [("a. Training Set", "b. Testing Set"), ("My train", "holdout_images"), ("Train_Val", "1-Test")]
+)
+def test_unlucky_names_of_folders(tmp_path, kind, train, held_out):
+    spec = in_folders(tmp_path, kind, {train: [0, 1], held_out: [2]})
+    assert [greys(spec, split) for split in ("train", "eval")] == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize("kind", ["images", "mask_folder", "labelme", "yolo"])

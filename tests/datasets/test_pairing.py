@@ -187,3 +187,36 @@ def test_yolo_labels_without_an_image_are_counted(tmp_path):
     (tmp_path / "images/b.png").unlink()
     (tmp_path / "README.roboflow.txt").write_text("no labels")
     assert load_dataset(spec, "all").skipped == {"files: labels without an image": ["labels/b.txt"]}
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks"),
+    [
+        ("701_StillsRaw_full/f{}.png", "LabeledApproved_full/f{}_L.png"),  # CamVid
+        ("images/{}.jpg", "labels/lab-{}.png"),
+        ("images/site/{}.jpg", "Ground truth/site/{}_P.png"),
+        ("original/{}.jpg", "segmented/{}.jpg.png"),
+        ("stage1_train/p{0}/images/p{0}.png", "stage1_train/p{0}/masks/af3{0}.png"),  # Data Science Bowl 2018
+    ],
+)
+def test_names_that_masks_are_given(tmp_path, photos, masks):
+    for k in (1, 2, 10):
+        photo(tmp_path / photos.format(k), k)
+        mask(tmp_path / masks.format(k), k)
+    options = {"images": "701_StillsRaw_full", "masks": "LabeledApproved_full"} if "701" in photos else {}
+    found, skipped = pairs(f"mask_folder:{tmp_path}", **options)
+    assert sorted(found.values()) == [(1, 1), (2, 2), (10, 10)]
+    assert not skipped
+
+
+@pytest.mark.parametrize("names", [["1_L", "2_L", "7_L"], ["1_L", "2_R"], ["1_1", "2_1"], ["1L", "2L"], ["21_L", "22_L"]])
+def test_letters_that_not_all_masks_have_are_no_affix(tmp_path, names):
+    for k in (1, 2):
+        photo(tmp_path / f"images/{k}.png", k)
+    for name in names:
+        mask(tmp_path / f"masks/{name}.png", 3)
+    if names == ["1_1", "2_1"]:  # a second mask by number
+        assert len(pairs(f"mask_folder:{tmp_path}")[0]) == 2
+        return
+    with pytest.raises(FileNotFoundError, match=r"masks without a photo"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
