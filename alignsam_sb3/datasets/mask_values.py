@@ -64,9 +64,10 @@ class Meaning:
     rule: str
     greys: frozenset[int] | None = None
 
-    def shown(self, image: LabelImage) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def shown(self, image: LabelImage, settled: Labels) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         """(H, W) bool.
 
+        :param settled: the values as they were written, see :func:`~alignsam_sb3.datasets.labels.settled`
         :raises AmbiguousMasksError: the mask holds a value that the surveyed ones did not
         """
         if self.known is not None:
@@ -79,7 +80,7 @@ class Meaning:
                 raise AmbiguousMasksError(
                     f"a mask with areas of grey, where the rest is black and white ({_said(sorted(others))})"
                 )
-        return np.isin(image.values, self.values) if self.values is not None else image.values >= self.threshold
+        return np.isin(settled, self.values) if self.values is not None else image.values >= self.threshold
 
 
 def survey(paths: Iterable[Path], ignored: tuple[int, ...]) -> Survey:

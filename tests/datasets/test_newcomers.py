@@ -158,3 +158,80 @@ def test_a_line_of_yolo_with_a_confidence_at_its_end(tmp_path):
     spec = yolo(tmp_path, ["a", "b"])
     (tmp_path / "labels/a.txt").write_text((tmp_path / "labels/a.txt").read_text().strip() + " 0.93\n")
     assert next(iter(load_dataset(spec, "all").skipped)) == "objects: a polygon with an odd number of coordinates"
+
+
+COLOURS = {"cat": (255, 0, 0), "dog": (0, 160, 60)}
+
+
+def label_pictures(root, ending, colours, **how):
+    """Two photos with an object of the first colour, and another of the second below it."""
+    for k in range(2):
+        photo(root / f"images/{k}.png", k)
+        values = np.zeros((*SIZE, *np.shape(colours[0])), np.uint8)
+        values[rows(k)] = colours[0]
+        values[20:36, 8:40] = colours[1]
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(values).save(root / f"masks/{k}.{ending}", **how)
+    return f"mask_folder:{root}"
+
+
+def overlap(found, wanted):
+    return (found & wanted).sum() / (found | wanted).sum()
+
+
+@pytest.mark.parametrize(("ending", "how"), [("jpg", {"quality": 80}), ("webp", {"quality": 80}), ("png", {})])
+def test_colours_that_a_jpeg_changed_are_the_nearest_that_are_named(tmp_path, ending, how):
+    spec = label_pictures(tmp_path, ending, list(COLOURS.values()), **how)
+    data = load_dataset(spec, "all", labels={name: "#" + bytes(colour).hex() for name, colour in COLOURS.items()})
+    below = np.zeros(SIZE, bool)
+    below[20:36, 8:40] = True
+    for k in range(2):
+        assert overlap(data[k].target(0), rows(k)) > 0.9
+        assert overlap(data[k].target(1), below) > 0.9
+
+
+@pytest.mark.parametrize(("ending", "how"), [("jpg", {"quality": 60}), ("webp", {"lossless": True}), ("png", {})])
+def test_values_that_a_jpeg_changed(tmp_path, ending, how):
+    spec = label_pictures(tmp_path, ending, [255, 128], **how)
+    below = np.zeros(SIZE, bool)
+    below[20:36, 8:40] = True
+    for options in ({"label_value": 255, "ignore_value": 128}, {"labels": {"x": 255, "y": 128}}):
+        sample = load_dataset(spec, "all", **options)[1]
+        assert overlap(sample.target(0), rows(1)) > 0.9
+        other = ~sample.valid if "ignore_value" in options else sample.target(1)
+        assert overlap(other & ~rows(1), below) > 0.8
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_class_numbers_in_a_jpeg_are_refused(tmp_path, ending):
+    spec = label_pictures(tmp_path, ending, [1, 2])
+    options = {"labels": {"a": 1, "b": 2}}
+    if ending == "png":
+        assert len(load_dataset(spec, "all", **options)) == 2
+        return
+    with pytest.raises(ValueError, match="a JPEG keeps no values as close"):
+        load_dataset(spec, "all", **options)
+
+
+@pytest.mark.parametrize("kind", ["voc", "ade20k", "oxford_pets"])
+def test_label_images_of_benchmarks_that_were_saved_as_jpeg_are_refused(tmp_path, kind):
+    spec, _, labels = LAYOUTS[kind](tmp_path)
+    for path in labels.parent.glob("*.png"):
+        with Image.open(path) as opened:
+            values = Image.fromarray(np.array(opened))
+        path.unlink()
+        values.save(path, "JPEG")  # under the name that is looked for
+    with pytest.raises(ValueError, match="a JPEG keeps no"):
+        load_dataset(spec, "train")
+
+
+@pytest.mark.parametrize("ending", ["tif", "gif"])
+def test_masks_of_several_pages_are_not_the_first_page_alone(tmp_path, ending):
+    for k in range(3):
+        photo(tmp_path / f"images/{k}.png", k)
+        mask(tmp_path / f"masks/{k}.{ending}", k)
+    first, more = (Image.fromarray(rows(k).astype(np.uint8) * 255) for k in (2, 9))
+    first.save(tmp_path / f"masks/2.{ending}", save_all=True, append_images=[more])
+    found, skipped = pairs(f"mask_folder:{tmp_path}")
+    assert list(found) == ["images/0.png", "images/1.png"]
+    assert "2 pages, where one label image is expected" in str(skipped)
