@@ -17,8 +17,8 @@ MASK_END = re.compile(
     r"manual\d*|[12](st|nd)HO|lesion|target)(?:[_\- ]?\(?\d+\)?)?$"
 )
 IMAGE_END = re.compile(r"[_\-. ](?i:images?|img|rgb|sat|photo|training|test|inputs?|orig|original)$")
-MASK_START = re.compile(r"^(?i:masks?|gt|labels?|seg|segmentation|annotation)[_\-. ]")
-IMAGE_START = re.compile(r"^(?i:images?|img|photo|rgb)[_\-. ]")
+MASK_START = re.compile(r"^(?i:masks?|gt|labels?|seg|segmentation|annotation)(?:[_\-. ]|(?=\d))")
+IMAGE_START = re.compile(r"^(?i:images?|img|photo|rgb)(?:[_\-. ]|(?=\d))")
 _NUMBER_END = re.compile(r"[_\-]\d+$")
 EITHER_END = re.compile(r"(?<=[\w)])[_\- ]?(?P<letter>[AB])$")
 
@@ -75,8 +75,8 @@ def _matched(root: Path, photos: Sequence[File], masks: Sequence[File], found: d
         for image_key, mask_key in _keys():
             index: dict[tuple[object, str], list[File]] = defaultdict(list)
             for photo in free:
-                place = _splits(photo) if reach == "anywhere" else photo.folder
-                index[place, image_key(photo.stem)].append(photo)
+                for place in {_splits(photo), ()} if reach == "anywhere" else [photo.folder]:
+                    index[place, image_key(photo.stem)].append(photo)
             rest = []
             for mask in left:
                 alike = _alike(index, mask, mask_key(mask.stem), reach)

@@ -38,12 +38,14 @@ _IMAGE_WORDS = [
     "original",
     "rgb",
 ]
+_MANUAL = ["1st_manual", "manual1", "manual"]
 _MASK_WORDS = [
-    "1st_manual",
+    *_MANUAL,
     "masks",
     "mask",
     "gts",
     "gt",
+    "gt_object",
     "groundtruths",
     "groundtruth",
     "ground_truth",
@@ -63,8 +65,10 @@ _MASK_WORDS = [
     "targets",
     "target",
     "mattes",
+    "lesion",
 ]
-"""What folders are usually called, best first: DRIVE's ``mask/`` beside ``1st_manual/`` is the field of view."""
+"""What folders are usually called, best first: DRIVE's and HRF's ``mask/`` beside a ``manual`` one is the field of view."""
+_FILLERS = ("dir", "png", "jpg", "tif")  # img_dir, masks_png
 _LETTERS = {"a": "images", "b": "masks"}  # train_A, train_B
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".heic", ".heif", ".avif")
 
@@ -95,7 +99,7 @@ def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped)
     :raises FileNotFoundError: a folder that is given is not there, or no photo has a mask
     """
     files = images_in(root, skipped)
-    photos, found = _roles(root, files, images, masks)
+    photos, found = _roles(root, files, images, masks, skipped)
     if not found:
         photos, found = _beside(root, photos)
     own_masks = owners(root, photos, found, skipped)
@@ -135,7 +139,9 @@ def classes_of(pairs: Sequence[Pair], root: Path) -> tuple[str, ...]:
     )
 
 
-def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | None) -> tuple[list[File], list[File]]:
+def _roles(
+    root: Path, files: Sequence[Path], images: str | None, masks: str | None, skipped: Skipped
+) -> tuple[list[File], list[File]]:
     """Photos and masks as the folders say; no masks where all lie together."""
     together = masks is not None and images is not None and PurePath(images) == PurePath(masks)
     found: dict[str, list[tuple[File, tuple[str, ...], int]]] = {"images": [], "masks": []}
@@ -154,7 +160,7 @@ def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | N
     for role, given in (("images", images), ("masks", masks)):
         if given is not None and not found[role] and not (role == "masks" and together):
             raise FileNotFoundError(f"no folder {given!r} of {role} in {root}")
-    photos, kept = (_best(found[role]) for role in ("images", "masks"))
+    photos, kept = (_best(root, role, found[role], skipped) for role in ("images", "masks"))
     if not kept and (not photos or (images is None and masks is None)):
         photos = [File(path, _plain(path.relative_to(root).parts[:-1])) for path in files]
     elif not photos:
@@ -163,12 +169,29 @@ def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | N
     return photos, kept
 
 
-def _best(found: Sequence[tuple[File, tuple[str, ...], int]]) -> list[File]:
-    """Of several folders for one thing in one place those with the best word."""
+def _best(root: Path, role: str, found: Sequence[tuple[File, tuple[str, ...], int]], skipped: Skipped) -> list[File]:
+    """Of several folders for one thing in one place those with the best word.
+
+    :param skipped: counts photos that lie in another
+    :raises AmbiguousPairsError: several folders hold masks of the same names
+    """
     best: dict[tuple[str, ...], int] = {}
     for _, base, rank in found:
         best[base] = min(rank, best.get(base, rank))
-    return [file for file, base, rank in found if rank == best[base]]
+    kept = [(file, base) for file, base, rank in found if rank == best[base]]
+    others = [(file, base) for file, base, rank in found if rank != best[base]]
+    if role == "images":
+        for file, _ in others:
+            skipped.add("images: in another folder than most photos", printable(file.path.relative_to(root)))
+    names = {(base, MASK_END.sub("", file.stem).lower()): file for file, base in kept}
+    for file, base in others if role == "masks" else ():
+        same = names.get((base, MASK_END.sub("", file.stem).lower()))
+        if same is not None and best[base] >= len(_MANUAL):
+            said = " and ".join(printable(one.path.relative_to(root)) for one in (same, file))
+            raise AmbiguousPairsError(
+                f"{root}: {said} may both be masks of one photo: say which folder is meant (masks='FOLDER')"
+            )
+    return [file for file, _ in kept]
 
 
 def _given(parts: tuple[str, ...], given: str) -> tuple[int, int, int] | None:
@@ -187,15 +210,22 @@ def _given(parts: tuple[str, ...], given: str) -> tuple[int, int, int] | None:
 def _usual(parts: tuple[str, ...], role: str, words: Sequence[str]) -> tuple[int, int, int] | None:
     """Where in a path a folder has a usual name (start, end, rank)."""
     for k, part in enumerate(parts[:-1]):
-        name = part.lower()
-        tokens = re.split(r"[_\- ]", name)
-        is_split = split_of(part) is not None
-        if is_split and len(tokens) > 1 and _LETTERS.get(tokens[-1]) == role:
+        tokens = re.split(r"[_\- ]", part.lower())
+        if split_of(part) is not None and len(tokens) > 1 and _LETTERS.get(tokens[-1]) == role:
             return k, k + 1, 0
-        for candidate in [re.sub("[- ]", "_", name), *(reversed(tokens) if is_split else tokens[-1:])]:
-            if candidate in words:
-                return k, k + 1, words.index(candidate)
+        rank = _rank(part, words)
+        if rank is not None:
+            return k, k + 1, rank
     return None
+
+
+def _rank(name: str, words: Sequence[str]) -> int | None:
+    """Which of the words a folder's name is or ends with: ``my_masks``, ``Ground truth``, ``PedMasks``, ``img_dir``."""
+    tokens = [token for token in re.split(r"[_\- ]", name) if token.lower() not in _FILLERS] or [name]
+    last = tokens[::-1] if split_of(name) is not None else tokens[-1:]
+    humps = re.split(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", tokens[-1])
+    candidates = [name, "_".join(tokens), *last, humps[-1]]
+    return next((words.index(one.lower()) for one in candidates if one.lower() in words), None)
 
 
 def _plain(parts: Sequence[str], keep: bool = True) -> tuple[str, ...]:
@@ -206,12 +236,7 @@ def _plain(parts: Sequence[str], keep: bool = True) -> tuple[str, ...]:
     if not keep:
         return ()
     words = [(plain_split(part), part) for part in parts]
-    role = _IMAGE_WORDS + _MASK_WORDS
-    return tuple(word or part for word, part in words if word or (part.lower() not in role and _last_token(part) not in role))
-
-
-def _last_token(name: str) -> str:
-    return re.split(r"[_\- ]", name.lower())[-1]
+    return tuple(word or part for word, part in words if word or _rank(part, _IMAGE_WORDS + _MASK_WORDS) is None)
 
 
 def _beside(root: Path, files: Sequence[File]) -> tuple[list[File], list[File]]:

@@ -197,6 +197,13 @@ def test_yolo_labels_without_an_image_are_counted(tmp_path):
         ("images/site/{}.jpg", "Ground truth/site/{}_P.png"),
         ("original/{}.jpg", "segmented/{}.jpg.png"),
         ("stage1_train/p{0}/images/p{0}.png", "stage1_train/p{0}/masks/af3{0}.png"),  # Data Science Bowl 2018
+        ("img_dir/train/{}.jpg", "ann_dir/train/{}.png"),  # MMSegmentation
+        ("Train/Image/{}.jpg", "Train/GT_Object/{}.png"),  # COD10K
+        ("Train/Rural/images_png/{}.png", "Train/Rural/masks_png/{}.png"),  # LoveDA
+        ("PNGImages/FudanPed{}.png", "PedMasks/FudanPed{}_mask.png"),  # Penn-Fudan
+        ("p{0}/p{0}_Dermoscopic_Image/p{0}.bmp", "p{0}/p{0}_lesion/p{0}_lesion.bmp"),  # PH2
+        ("Images/Train/{}.jpg", "GT/{}.png"),  # CAMO: folders of photos alone say the splits
+        ("images/image{}.png", "masks/mask{}.png"),
     ],
 )
 def test_names_that_masks_are_given(tmp_path, photos, masks):
@@ -220,3 +227,42 @@ def test_letters_that_not_all_masks_have_are_no_affix(tmp_path, names):
         return
     with pytest.raises(FileNotFoundError, match=r"masks without a photo"):
         load_dataset(f"mask_folder:{tmp_path}", "all")
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks", "view"),
+    [
+        ("images/{}_dr.JPG", "manual1/{}_dr.tif", "mask/{}_dr_mask.tif"),  # HRF
+        ("training/images/{}_training.tif", "training/1st_manual/{}_manual1.gif", "training/mask/{}_training_mask.gif"),
+    ],
+)
+def test_the_field_of_view_is_no_mask(tmp_path, photos, masks, view):
+    for k in (1, 2):
+        photo(tmp_path / photos.format(k), k)
+        mask(tmp_path / masks.format(k), k)
+        mask(tmp_path / view.format(k), 30)
+    assert sorted(pairs(f"mask_folder:{tmp_path}")[0].values()) == [(1, 1), (2, 2)]
+
+
+def test_two_folders_that_may_be_the_masks_are_asked_for(tmp_path):
+    """As in Agriculture-Vision, whose ``masks`` say where a field is, and ``labels`` what is in it."""
+    for k in (1, 2):
+        photo(tmp_path / f"train/images/rgb/{k}.jpg", k)
+        mask(tmp_path / f"train/masks/{k}.png", 30)
+        for category in ("weed", "water"):
+            mask(tmp_path / f"train/labels/{category}/{k}.png", k)
+    with pytest.raises(AmbiguousPairsError, match=r"train/masks/1.png and .*train/labels/water/1.png.*masks='FOLDER'"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
+    data = load_dataset(f"mask_folder:{tmp_path}", "all", masks="labels")
+    assert data.categories == ("water", "weed")
+    assert heights(data) == {"1": [1, 1], "2": [2, 2]}
+
+
+def test_photos_in_a_second_folder_are_counted(tmp_path):
+    for k in (1, 2):
+        photo(tmp_path / f"images/{k}.jpg", k)
+        photo(tmp_path / f"original/{k}.jpg", 9)
+        mask(tmp_path / f"masks/{k}.png", k)
+    found, skipped = pairs(f"mask_folder:{tmp_path}")
+    assert sorted(found.values()) == [(1, 1), (2, 2)]
+    assert len(skipped["images: in another folder than most photos"]) == 2
