@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_sets import coco, labelme, mask, outline, pairs, photo, rows, yolo
+from small_sets import SIZE, coco, labelme, mask, outline, pairs, photo, rows, yolo
 
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.__main__ import main
+from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.pairing import AmbiguousPairsError
 
 
@@ -163,10 +164,41 @@ def test_grey_areas_beyond_the_masks_that_were_looked_at_first(tmp_path, monkeyp
     spec = f"mask_folder:{tmp_path}"
     found, skipped = pairs(spec)
     assert len(found) == 3
-    (names,) = (names for reason, names in skipped.items() if "areas of grey" in reason and "128" in reason)
+    (names,) = (names for reason, names in skipped.items() if "other values than the rest ([128])" in reason)
     assert list(names) == ["images/3.jpg"]
     assert len(load_dataset(spec, "all", ignore_value=128)) == 4
     assert len(load_dataset(spec, "all", threshold=100)) == 4
+
+
+def test_noise_of_jpeg_masks_beyond_those_that_were_looked_at_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignsam_sb3.datasets.mask_folder.SURVEYED", 2)
+    (tmp_path / "masks").mkdir()
+    for k in range(4):
+        photo(tmp_path / f"images/{k}.jpg", k)
+        values = np.zeros(SIZE, np.uint8)
+        values[8:16] = 255  # whole blocks of a JPEG, which keeps them
+        if k % 2:
+            values[20:29, 20:33] = 255 if k == 1 else 128
+        Image.fromarray(values).save(tmp_path / f"masks/{k}.jpg", quality=60)
+    data = load_dataset(f"mask_folder:{tmp_path}", "all")
+    assert len(data) == 3
+    assert abs(int(data[1].masks.sum()) - 8 * 60 - 9 * 13) <= 6
+    assert "other values than the rest" in str(data.skipped)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_three_greys_of_jpeg_masks_are_asked_for_without_their_noise(tmp_path, quality):
+    (tmp_path / "masks").mkdir()
+    for k in range(2):
+        photo(tmp_path / f"images/{k}.jpg", k)
+        values = rows(k).astype(np.uint8) * 255
+        values[20:37, 20:53] = 128
+        Image.fromarray(values).save(tmp_path / f"masks/{k}.jpg", quality=quality)
+    with pytest.raises(AmbiguousMasksError, match=r"hold the values \[0, 128, 255\]"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
+    sample = load_dataset(f"mask_folder:{tmp_path}", "all", ignore_value=128)[1]
+    assert np.array_equal(sample.target(0)[:18], rows(1)[:18])
+    assert not sample.valid[22:35, 22:51].any()
 
 
 @pytest.mark.parametrize("second", ["labels/train/0.txt", "labels/0.txt"])
