@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,7 +118,7 @@ class ClickBatch(ClickEpisodes):
         """
         if not len(which):
             return
-        chosen = [self._choose(int(i), wanted) for i, wanted in zip(which, episodes or [None] * len(which), strict=True)]
+        chosen = self._choose(which, episodes or [None] * len(which))
         self.rows[which] = [row for row, _ in chosen]
         categories = np.array([category for _, category in chosen])
         drawn = self.shared.device_bank.gather(self.rows[which])
@@ -137,21 +138,34 @@ class ClickBatch(ClickEpisodes):
             self.place_pairs(which, pairs)
         self.refresh()
 
-    def _choose(self, i: int, wanted: tuple[int, int] | None) -> tuple[int, int]:
-        """Choose an episode's image and category; one that cannot be read is replaced where that is allowed."""
+    def _choose(self, which: Rows, wanted: Sequence[tuple[int, int] | None]) -> list[tuple[int, int]]:
+        """Choose images and categories of episodes; images that nobody asked for before are described together."""
+        chosen = [
+            episode or draw_episode(self.shared.images_by_category, self.rngs[i])
+            for i, episode in zip(which, wanted, strict=True)
+        ]
+        with suppress(UnreadableImageError):  # which one it is, is found out below
+            self.shared.device_bank.gather(np.array([row for row, _ in chosen]), [])
+        return [
+            self._readable(int(i), episode, given is not None) for i, episode, given in zip(which, chosen, wanted, strict=True)
+        ]
+
+    def _readable(self, i: int, episode: tuple[int, int], given: bool) -> tuple[int, int]:
+        """An episode, or where its image cannot be read and that is allowed, another one."""
         shared = self.shared
         while True:
-            row, category = wanted or draw_episode(shared.images_by_category, self.rngs[i])
+            row = episode[0]
             try:
                 self.scenes.scene(row)
                 shared.device_bank.gather(np.array([row]), [])
             except UnreadableImageError as error:
                 shared.unreadable.add(row)
-                if self.task.on_error == "raise" or wanted or not shared.readable():
+                if self.task.on_error == "raise" or given or not shared.readable():
                     raise
                 logger.warning("image %d is skipped (%d so far): %s", row, len(shared.unreadable), error)
+                episode = draw_episode(shared.images_by_category, self.rngs[i])
                 continue
-            return row, category
+            return episode
 
     def _note(self, i: int) -> Target:
         row, category = int(self.rows[i]), int(self.categories[i])

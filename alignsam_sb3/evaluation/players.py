@@ -20,7 +20,7 @@ def agent_player(model: BaseAlgorithm) -> Player:
     """A trained policy, acting greedily on observations."""
 
     def play(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
-        actions, _ = model.predict(observations, deterministic=True)  # type: ignore[arg-type]
+        actions, _ = model.predict(observations, deterministic=True)
         return [int(a) for a in actions]
 
     return play

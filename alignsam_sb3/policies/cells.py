@@ -126,6 +126,15 @@ class CellExtractor(BaseFeaturesExtractor):
         return (observations["num_steps"].reshape(-1, 1) / self.max_steps).clamp(max=1)
 
 
+def narrow_on_grid(narrow: nn.Module, x: th.Tensor, side: int) -> th.Tensor:
+    """Fewer channels of a map (B, C, h, w) on a grid of side x side: the two commute, and the cheaper one comes first.
+
+    :param narrow: a convolution of kernel 1, or nothing at all
+    """
+    out: th.Tensor = narrow(on_grid(x, side)) if side < min(x.shape[-2:]) else on_grid(narrow(x), side)
+    return out
+
+
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:
     """Start with the cells' logits as the action logits, all zero (beside the extractor's advice, if it gives any).
 
