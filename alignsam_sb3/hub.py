@@ -30,8 +30,8 @@ FORMAT = 1
 def to_files(policy: Path, folder: Path) -> None:
     """Take a policy's zip apart into files that need no unpickling; its optimizer's state is left behind.
 
-    :raises ValueError: it is no policy of this package's, is a checkpoint from within a stage before PPO, or holds objects that
-        plain files cannot
+    :raises ValueError: it is no policy of this package's, was saved in the middle of a stage before PPO, or holds objects
+        that plain files cannot
     """
     archive, recipe = PolicyArchive(policy), read_recipe(policy)
     if recipe["not_plain"]:

@@ -80,7 +80,7 @@ def test_a_checkpoint_from_within_the_warm_start_is_not_shared(policy, tmp_path)
             archive.writestr(name, given.read(name))
         archive.writestr("alignsam.json", json.dumps(recipe))
         archive.writestr("warm start.stage.pt", state.getvalue())
-    with pytest.raises(ValueError, match="in the middle of its warm start.*finish it first"):
+    with pytest.raises(ValueError, match=r"in the middle of its warm start.*finish it first"):
         hub.to_files(half, tmp_path / "files")
     assert not (tmp_path / "files").exists()
 

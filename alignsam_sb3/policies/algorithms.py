@@ -107,7 +107,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """The last rollout may end after the last step, and what it brought is learned, too: no schedule ends at 0 or below."""
+        """The last rollout may end after the last step, and is learned from, too: no schedule ends at 0 or below."""
         left = max(total_timesteps - num_timesteps, self.n_steps * self.n_envs)
         self._current_progress_remaining = min(left / total_timesteps, 1.0)
 
