@@ -31,7 +31,7 @@ from alignsam_sb3.policies import distributed
 from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.cells import CellExtractor
-from alignsam_sb3.policies.loading import restore
+from alignsam_sb3.policies.loading import restore, set_notes
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 from alignsam_sb3.policies.plain import describe_arguments, describe_state
 from alignsam_sb3.policies.stages import Stage, describe_stages, write_stages
@@ -131,7 +131,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
     def seen(self) -> SeenImages:
         """The images that the policy was trained on, also in earlier trainings that it went on from."""
         found = self._seen_before
-        if self.env is not None and self.num_timesteps and self.env.has_attr("drawn"):
+        learned = self.num_timesteps or any(stage.done for stage in self.stages.values())
+        if self.env is not None and learned and self.env.has_attr("drawn"):
             for drawn in {array.tobytes(): array for array in self.env.get_attr("drawn")}.values():
                 found = found.add(drawn)
         return found
@@ -183,7 +184,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         if trust:
             logger.warning("unpickling %s: whatever code it brings is run", path)
             model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-            model.recipe = PolicyArchive(path).recipe or model.recipe  # type: ignore[arg-type]
+            archive = PolicyArchive(path)  # type: ignore[arg-type]
+            model.recipe = archive.recipe or model.recipe
+            set_notes(model, archive)
             return model
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
