@@ -5,6 +5,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,7 @@ from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
+from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, distributed, read_recipe
 from alignsam_sb3.policies.stages import describe_progress
 from alignsam_sb3.task import Task, merge_options
@@ -277,11 +279,15 @@ def install(ours: OurOptions) -> None:
     rl_zoo3.enjoy.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined, assignment]
 
 
-def hyperparams_folder() -> Path:
-    """Where the hyperparameter files ``<algo>.yml`` are: in the package, or beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "hyperparams"
-    return installed if installed.is_dir() else package.parent / "hyperparams"
+def hyperparams_file(algorithm: str) -> str:
+    """The file of ``hyperparams/`` that the zoo reads for an algorithm.
+
+    :raises SystemExit: there is none
+    """
+    found = {Path(str(file)).stem: str(file) for file in files("alignsam_sb3.hyperparams").iterdir() if file.name[:1] != "_"}
+    if algorithm not in found:
+        raise SystemExit(f"{nearest('algorithm', algorithm, found)}. Others need a --conf-file of yours")
+    return found[algorithm]
 
 
 def main(script: str) -> None:
@@ -391,5 +397,5 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     ):
         out += [option, *values] if values else []
     if script == "train":
-        out += ["--conf-file", known.conf_file or str(hyperparams_folder() / f"{known.algo}.yml")]
+        out += ["--conf-file", known.conf_file or hyperparams_file(known.algo)]
     return ours, out
