@@ -52,7 +52,7 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --warm-start STEPS   imitate the oracle for so many steps before PPO; 0: not at all. By default what the file says
   --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
   --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
-  --debug-maps         show belief and similarity maps in the films
+  --debug-maps         show the mask's probability and the similarity map in the films
   --categories NAME .. categories of the data set to keep
   --dataset-kwargs NAME=VALUE ..  options of the data set: folds=2 min_area=0.02
   --mlflow [URI]       log to MLflow as well
@@ -116,7 +116,7 @@ class OurOptions:
 
     :param mlflow: tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables
     :param warm_start: steps of imitation before PPO, None for what the file says
-    :param debug_maps: show belief and similarity maps in the films
+    :param debug_maps: show the mask's probability and the similarity map in the films
     :param trust: unpickle what is not written in plain values
     """
 
@@ -133,9 +133,10 @@ class OurOptions:
 class SamExperimentManager(ExperimentManager):
     """The zoo's manager with four repairs.
 
-    ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file; the evaluation
-    environment gets the same ones on the evaluation split; resuming goes on with step count and schedule; Dice, films and
-    MLflow are logged.
+    - ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file.
+    - The evaluation environment gets the same ones on the evaluation split.
+    - Resuming goes on with step count and schedule.
+    - Dice, films and MLflow are logged.
     """
 
     default_vec_env_cls = SamSegVecEnv

@@ -264,7 +264,7 @@ def _without_number(stem: str) -> str:
 def _misleading(photos: Sequence[_File], masks: Sequence[_File]) -> Callable[[_File, _File], bool]:
     """Whether names that look alike say nothing, since the other files of the folders show how photos are named.
 
-    A folder that both photos and masks have is not left; ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo; ``xA``
+    A folder that both photos and masks have is not left. ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo. ``xA``
     and ``xB`` are a pair only where all photos end with A and all masks with B.
     """
     folders = [{file.folder for file in files} for files in (photos, masks)]
