@@ -67,7 +67,7 @@ def test_training_from_a_policy_goes_on_from_it(monkeypatch):
 
 
 def test_describe_is_the_data_sets_own(capsys):
-    assert cli.main(["describe", "toy:saliency", "--options", "n_images=3"]) == 0
+    assert cli.main(["describe", "toy:saliency", "--dataset-kwargs", "n_images=3"]) == 0
     assert "3" in capsys.readouterr().out
 
 
