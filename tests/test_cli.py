@@ -23,6 +23,16 @@ def test_its_version(capsys):
     assert cli.main(["--version"]) == 0 and __version__ in capsys.readouterr().out
 
 
+def test_threads_of_the_command_do_not_spin(monkeypatch):
+    code = "import os; from alignsam_sb3 import cli; cli.main(['--version']); print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "passive"), ("active", "active")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert done.stdout.split()[-1] == expected
+
+
 def test_an_unknown_word_names_the_nearest(capsys):
     assert cli.main(["anotate"]) == 2
     assert "did you mean 'annotate'" in capsys.readouterr().err
