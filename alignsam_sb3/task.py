@@ -30,18 +30,18 @@ class Task:
     :param prompts: what to ask the prior for a category, where its name does not say it: ``{"disc": "something round"}``
     :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``, which look at the truth, ``"network"``, which does not, or a
         function of a :class:`~alignsam_sb3.rewards.RewardContext`
-    :param reward_network: scores every mask (``info["reward_net_score"]``), as a reward or beside one: a folder that
-        ``python -m alignsam_sb3.rewards.network fit`` wrote, ``tiny`` or ``tiny_named`` (embedded, for toy scenes) or a
-        RewardScorer; with the reward ``"network"`` the default is the embedded one that knows the categories
+    :param reward_network: scores every mask (``info["reward_net_score"]``), as a reward or beside one. A folder that
+        ``python -m alignsam_sb3.rewards.network fit`` wrote, a RewardScorer, or ``tiny`` or ``tiny_named``, which are embedded
+        and for toy scenes. With the reward ``"network"`` the default is the embedded one that knows the categories
     :param max_steps: clicks in an episode
     :param patches: cells along each axis of the grid
     :param labels: who says whether a click is positive: ``"agent"``; ``"srm"``, the recalibration module's map at that place;
-        ``"positive"``, always; ``"oracle-train-only"``, the truth, which evaluation refuses. But for ``"agent"`` an action is
-        a position only: of each cell's two actions the mask allows one
+        ``"positive"``, always; ``"oracle-train-only"``, the truth, which evaluation refuses. With all but ``"agent"`` an
+        action is a position only: of each cell's two actions the mask allows one
     :param srm: hand out ``foreground_map`` (h, w) in [0, 1], where the policy's recalibration module sees the target; 0.5
         everywhere before there is one. ``labels="srm"`` implies it
-    :param initial_pair: begin with one positive and one negative click (AlignSAM, section 4.1): random ones of the truth in
-        training, the map's most and least certain places in evaluation; what is not the split ``"train"`` counts as evaluation
+    :param initial_pair: begin with one positive and one negative click (AlignSAM, section 4.1). In training they are random
+        ones of the truth, in evaluation the map's most and least certain places. Every split but ``"train"`` is evaluation
     :param box: begin with a box: ``"clip"``, around what the language prior sees, or ``"truth-jittered-train-only"``, the
         truth's, moved a little, which evaluation refuses
     :param remove: offer an action that takes the last click back

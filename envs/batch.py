@@ -336,7 +336,7 @@ class ClickBatch(ClickEpisodes):
         return oracle_action(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 
     def oracle_preference(self, i: int) -> NDArray[np.float32]:
-        """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too."""
+        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too."""
         truth, mask = self._truth_and_mask(i)
         return oracle_preference(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 

@@ -20,8 +20,8 @@ class Sample:
     :param category_ids: (K,) int, index into the data set's ``categories``
     :param valid: (H, W) bool, False where the annotation says nothing ("ignore", "void"): such a pixel counts neither as
         foreground nor as background, in no reward and no metric. None: valid everywhere
-    :param left_out: for each category (:data:`ANY_CATEGORY` for things that may be of any) where objects are that are no
-        targets, (H, W) bool: too small, too many, crowds, marked as ignored. See :meth:`valid_for`
+    :param left_out: (H, W) bool for each category, True on objects that are no targets: too small, too many, crowds, marked
+        as ignored. :data:`ANY_CATEGORY` is for things that may be of any category. See :meth:`valid_for`
     """
 
     image_id: str

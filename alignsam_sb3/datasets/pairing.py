@@ -61,6 +61,7 @@ _IMAGE_END = re.compile(r"[_\-. ](?i:images?|img|rgb|sat|photo|training|test|inp
 _MASK_START = re.compile(r"^(?i:masks?|gt|labels?|seg|segmentation|annotation)[_\-. ]")
 _IMAGE_START = re.compile(r"^(?i:images?|img|photo|rgb)[_\-. ]")
 _NUMBER_END = re.compile(r"[_\-]\d+$")
+_WORD_END = re.compile(r"[_\-. ][^\W\d_]+$")
 _EITHER_END = re.compile(r"(?<=[\w)])[_\- ]?(?P<letter>[AB])$")
 
 
@@ -120,8 +121,9 @@ def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped)
         folders = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
         raise FileNotFoundError(
             f"no image of {root} has a mask: it has {len(files)} image files and the folders "
-            f"{', '.join(map(printable, folders)) or '(none)'}; "
-            f"name those of images and masks (images='...', masks='...'). Left out: {skipped}"
+            f"{', '.join(map(printable, folders)) or '(none)'}. Name those of photos and masks as in --dataset-kwargs "
+            "images=FOLDER masks=FOLDER (images='FOLDER' in Python). A mask is called as its photo, or that and a word: "
+            f"cat.jpg, cat.png or cat_mask.png. Left out: {skipped}"
         )
     return pairs
 
@@ -266,8 +268,9 @@ def _lossless(root: Path, same: Sequence[_File]) -> list[_File]:
     return masks
 
 
-def _keys() -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
+def _keys(masks: Sequence[_File]) -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
     """How names of photos and of masks are compared, strictest first."""
+    word = _last_word([mask.stem for mask in masks])
     same: Callable[[str], str] = str
     yield same, same
     yield str.lower, str.lower
@@ -279,6 +282,17 @@ def _keys() -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
     yield str.lower, _without_ending
     yield str.lower, _without_number
     yield (lambda stem: _EITHER_END.sub("", stem).lower(),) * 2
+    yield str.lower, lambda stem: stem.removesuffix(word).lower()
+
+
+def _last_word(stems: Sequence[str]) -> str:
+    """The word, with what sets it apart, that several names all end with; the empty text if there is none.
+
+    >>> _last_word(["cat_1_fur", "dog_fur"]), _last_word(["cat_1", "dog_1"])
+    ('_fur', '')
+    """
+    word = _WORD_END.search(stems[0]) if len(stems) > 1 else None
+    return word[0] if word and all(stem.endswith(word[0]) for stem in stems) else ""
 
 
 def _without_ending(stem: str) -> str:
@@ -294,7 +308,7 @@ def _without_number(stem: str) -> str:
 def _misleading(photos: Sequence[_File], masks: Sequence[_File]) -> Callable[[_File, _File], bool]:
     """Whether names that look alike say nothing, since the other files of the folders show how photos are named.
 
-    A folder that both photos and masks have is not left; ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo; ``xA``
+    A folder that both photos and masks have is not left. ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo. ``xA``
     and ``xB`` are a pair only where all photos end with A and all masks with B.
     """
     folders = [{file.folder for file in files} for files in (photos, masks)]
@@ -328,7 +342,7 @@ def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped
     left = list(masks)
     misleads = _misleading(photos, masks)
     for anywhere in (False, True):
-        for image_key, mask_key in _keys():
+        for image_key, mask_key in _keys(masks):
             index: dict[tuple[object, str], list[_File]] = defaultdict(list)
             for photo in photos:
                 if not anywhere or photo not in owners:
@@ -380,5 +394,6 @@ def _ambiguous(root: Path, unclear: Sequence[tuple[_File, Sequence[_File]]]) -> 
     examples = "; ".join(f"{name(one)} with {' or '.join(name(o) for o in others[:3])}" for one, others in unclear[:3])
     return (
         f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos "
-        "and masks are (images='FOLDER', masks='FOLDER'), or by which patterns (images='*.jpg', masks='*_seg.png')"
+        "and masks are, as in --dataset-kwargs images=FOLDER masks=FOLDER (images='FOLDER' in Python), or by which patterns: "
+        "images='*.jpg' masks='*_seg.png'"
     )

@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m alignsam_sb3.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    out.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
-    out.add_argument("--env", default="SamSeg-v0")
+    out.add_argument("--policy", type=Path, required=True, help="a .zip that alignsam train saved")
+    out.add_argument("--env", default="SamSeg-v0", help="the task of a policy that does not tell its own (of --trust)")
     out.add_argument("--episodes", type=positive_int, default=200)
     out.add_argument("--seed", type=int, default=0)
     out.add_argument("--out", type=Path, default=Path("results"))

@@ -198,8 +198,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
     """Let an environment, or those of a VecEnv, draw foreground maps with the policy's own recalibration module, if any.
 
-    The training environment is attached by ``set_env`` and when a model is made; an evaluation environment that was made
-    apart must be attached before it is played, as the statistics of a VecNormalize must be synchronised.
+    The training environment is attached by ``set_env``, and when a model is made. An evaluation environment is made apart, so
+    attach it before it is played. (The statistics of a VecNormalize must be synchronised likewise.)
     """
     module = getattr(model.policy, "srm", None)
     if module is None:

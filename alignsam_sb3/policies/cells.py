@@ -13,10 +13,12 @@ from alignsam_sb3.maps import on_grid
 class CellHead(nn.Module):
     """One pair of logits (positive, negative) for each cell of the click grid, from what lies in and around the cell.
 
-    The grid and the embedding cover the same frame, so the same small convolution serves every cell: what was learned about
-    an object at one place holds at all others. What the episode has reached so far (the belief in the cell, whether any
-    object is believed in, how many steps are gone) scales and shifts the features, so that the same place can be worth a
-    positive click at first and a negative one later. So does what language says of the cell, where there is a prior.
+    The grid and the embedding cover the same frame, so the same small convolution serves every cell. What was learned about
+    an object at one place holds at all others.
+
+    The state of the episode scales and shifts the features: the mask's probability in the cell, whether there is a mask at
+    all, and how many steps are gone. So the same place can be worth a positive click at first and a negative one later. What
+    language says of the cell does the same, where there is a prior.
 
     :param channels: width of the map that describes the image
     :param patches: cells along each axis
