@@ -67,13 +67,13 @@ def test_debug_shows_where_it_was_raised():
         cli.main(["pull", "dogs", "--debug"])
 
 
-def test_training_from_a_policy_goes_on_from_it(monkeypatch):
+def test_training_and_tuning_are_the_zoos(monkeypatch):
     zoo = pytest.importorskip("alignsam_sb3.zoo")
     seen = []
     monkeypatch.setattr(zoo, "main", lambda *args: seen.append(sys.argv[1:]))
     cli.main(["train", "--dataset", "coco:corrections", "--from", "policy.zip", "-n", "100"])
     cli.main(["tune", "--n-trials", "3"])
-    assert seen == [["--dataset", "coco:corrections", "-i", "policy.zip", "-n", "100"], ["-optimize", "--n-trials", "3"]]
+    assert seen == [["--dataset", "coco:corrections", "--from", "policy.zip", "-n", "100"], ["-optimize", "--n-trials", "3"]]
 
 
 def test_describe_is_the_data_sets_own(capsys):

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from alignsam_sb3.ablation import VARIANTS
+from alignsam_sb3.datasets import ToyScenes
+from alignsam_sb3.policies import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':16}", "device:'cpu'", "max_steps:3"]
@@ -67,6 +70,23 @@ def test_resume_goes_on_with_steps_and_schedule(trained):
     assert "Going on from step 96 to 112" in said
     said = run("scripts/train.py", "-n", "16", "-i", checkpoint, "-f", logs / "no", *FEW, fails=True)
     assert "already seen 32 steps of 16" in said
+
+
+def test_a_policy_begins_a_new_training_on_old_and_new_images(trained, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+    for k in range(5):
+        sample = ToyScenes("semantic", n_images=40)[20 + k]
+        Image.fromarray(sample.image).save(tmp_path / "new" / "images" / f"{k}.png")
+        Image.fromarray(np.uint8(sample.masks.any(0)) * 255).save(tmp_path / "new" / "masks" / f"{k}.png")
+    checkpoint, new = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "rl_model_32_steps.zip", f"mask_folder:{tmp_path / 'new'}"
+    words = ["scripts/train.py", "-n", "16", "--dataset", new, "--eval-freq", "-1", "-f", tmp_path, *FEW]
+    said = run(*words, "--from", checkpoint, "--dataset-kwargs", "category=disc")
+    assert "Loading pretrained agent" in said and "Going on" not in said
+    recipe = read_recipe(tmp_path / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip")
+    assert recipe["env"]["dataset"] == f"toy:semantic+{new}" and recipe["trained_on"].startswith("together-20-")
+    assert recipe["progress"]["num_timesteps"] == 16 and recipe["stages"] == {"warm start": [8, 8]}
+    assert "no policy at none.zip" in run(*words, "--from", "none.zip", fails=True)
 
 
 def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path):
