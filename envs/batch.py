@@ -347,7 +347,9 @@ class ClickBatch(ClickEpisodes):
     def oracle_preference(self, i: int) -> NDArray[np.float32]:
         """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too."""
         if self.absent[i]:
-            return np.eye(1, self.actions.n, self.actions.n - 1, dtype=np.float32)[0]
+            done = np.zeros(self.actions.n, np.float32)
+            done[-1] = 1
+            return done
         truth, mask = self._truth_and_mask(i)
         return oracle_preference(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 
