@@ -46,6 +46,8 @@ class Task:
         truth's, moved a little, which evaluation refuses
     :param remove: offer an action that takes the last click back
     :param done: offer an action that ends the episode
+    :param absent: share of episodes whose target is not in the image. Right is then ``done`` at once: an empty mask has a Dice
+        of 1, any other one of 0
     :param on_error: ``"skip"`` leaves out images that cannot be read, ``"raise"`` names them
     :param device: where the frozen models run
     :param bank: where their answers are kept: ``"device"``, ``"host"``, or ``"auto"``, on the device if they fit
@@ -68,6 +70,7 @@ class Task:
     box: str | None = None
     remove: bool = False
     done: bool = False
+    absent: float = 0.0
     on_error: str = "raise"
     device: str = "auto"
     bank: str = "auto"
@@ -86,6 +89,7 @@ class Task:
             raise ValueError(f"max_steps must be a whole number between 1 and {LONGEST}, got {str(self.max_steps)[:60]!r}")
         make_reward(self.reward)
         self._check_combinations()
+        self._check_absent()
 
     def _check_combinations(self) -> None:
         if self.prompts and self.clip is None:
@@ -102,6 +106,20 @@ class Task:
         if self.box == "truth-jittered-train-only" and self.split != "train":
             raise ValueError("box='truth-jittered-train-only' looks at the truth, which evaluation must not: take box='clip'")
         self.check_truth(self.may_begin_from_truth)
+
+    def _check_absent(self) -> None:
+        if not 0 <= self.absent < 1:
+            raise ValueError(f"absent is a share of the episodes, at least 0 and below 1, got {self.absent!r}")
+        if not self.absent:
+            return
+        if not self.done:
+            raise ValueError("with absent > 0 an agent must be able to say that nothing is there: give done=True")
+        if self.clip is None:
+            raise ValueError("with absent > 0 an agent must be told what to look for: give clip, for example clip='tiny'")
+        if self.initial_pair or self.box:
+            raise ValueError("with absent > 0 an episode cannot begin with a pair or a box: the target may not be there")
+        if self.reward == "network":
+            raise ValueError("the reward network scores masks of what is there: with absent > 0 take reward='dice_gain'")
 
     def check_truth(self, allowed: bool) -> None:
         """Refuse what takes clicks, labels or boxes from the truth where the task must not look at it, or has none.

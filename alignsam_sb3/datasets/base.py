@@ -112,6 +112,26 @@ def indices_by_category(shown: Sequence[Collection[object]], categories: Sequenc
     return tuple(np.array([i for i, s in enumerate(shown) if c in s], np.int64) for c in categories)
 
 
+def draw_absent(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a target and an image that is not known to show it; whether it does not show it, its annotation says.
+
+    :param images_by_category: for each category the indices of the images that show it
+    :return: (image index, category id)
+    :raises ValueError: every image shows every category
+    """
+    every = np.unique(np.concatenate(images_by_category))
+    others = {c: np.setdiff1d(every, images) for c, images in enumerate(images_by_category) if len(images)}
+    lacking = [c for c, images in others.items() if len(images)]
+    if not lacking:
+        raise ValueError(
+            f"{len(others)} of {len(images_by_category)} categories are shown, and by every image: absent > 0 needs images "
+            "that lack one. Take a data set with several categories"
+        )
+    category_id = lacking[rng.integers(len(lacking))]
+    candidates = others[category_id]
+    return int(candidates[rng.integers(len(candidates))]), category_id
+
+
 def draw_episode(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:
     """Draw an image and a target, every category that is shown being equally likely.
 
