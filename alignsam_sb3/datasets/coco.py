@@ -25,12 +25,12 @@ class CocoDataset(LabelledImages):
 
     Crowds, objects whose segmentation cannot be used and boxes without one are ignored where they are.
 
-    :param root: a folder with ``annotations/instances_<split>.json`` (any ``.json`` where there is one alone), with a
-        ``_annotations.coco.json`` in each split's folder, or a ``.zip`` of either; or ``FILE.json``, or ``FILE.json@IMAGES``
-        with the folder of its images. One file without splits is divided by ``folds``
+    :param root: a folder, a ``.zip`` of it, or a file. The folder has ``annotations/instances_<split>.json`` (any ``.json``
+        where there is one alone), or an ``_annotations.coco.json`` in each split's folder. A file is ``FILE.json``, or
+        ``FILE.json@IMAGES`` with the folder of its images. One file without splits is divided by ``folds``
     :param split: ``"train"``, ``"eval"``, ``"all"``, or the name of a split in that folder
     :param max_instances: at most this many objects of a category are targets in an image, the largest
-    :param max_images: keep the first so many usable images, in order of their ids
+    :param max_images: keep at most this many usable images, those with the lowest ids
     :param encoding: of an annotation file that is not UTF-8
     """
 

@@ -87,8 +87,8 @@ class NamedFiles:
 
     :param root: the data set's folder
     :param folders: where names begin, most likely first
-    :param names: all names of the annotation file: what repeats among their last parts is never found by that part alone, nor
-        is a file of a folder that other names say and this one does not (``cam2/1.jpg`` for ``cam1/1.jpg``)
+    :param names: all names of the annotation file. A last part that several names share is never enough to find a file.
+        Neither is a file taken from a folder that only other names say: ``cam2/1.jpg`` is not found for ``cam1/1.jpg``
     """
 
     def __init__(self, root: Path, folders: Sequence[Path], names: Iterable[str] = ()) -> None:

@@ -71,8 +71,8 @@ def listed(path: Path) -> list[str]:
 class LabelledImages(ABC):
     """Base of the data sets that are folders of images and annotations.
 
-    All annotations are read once when it is opened. Images whose labels cannot be used are left out; objects that are no
-    targets (too small, too many, crowds, shapes without an area) are ignored: they count neither as object nor as background.
+    All annotations are read once when it is opened. Images whose labels cannot be used are left out. Objects that are no
+    targets are ignored: too small, too many, crowds, shapes without an area. They count neither as object nor as background.
     Both are counted in ``skipped``, with the reason. Image files are read when they are asked for; ``rules`` counts how.
 
     :param root: the data set's folder, or a ``.zip`` of it

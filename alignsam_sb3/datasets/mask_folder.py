@@ -28,10 +28,10 @@ class MaskFolder(LabelledImages):
     """Images and masks, in two folders or side by side, paired by relative path and name (see ``pairing``).
 
     Several masks of one photo are united. Folders of masks that photos do not have (``masks/cat/x.png``,
-    ``masks/dog/x.png``) are categories. What values mean is decided over all masks: 0 and 255, 0 and 1, 0 and one other value
-    or colour, soft edges (cut at half); else it must be said. A table of names beside them (``labelmap.txt`` of CVAT,
-    ``class_names.txt`` of labelme2voc, ``_classes.csv`` of Roboflow, ``obj_class_to_machine_color.json`` of Supervisely) makes
-    them label images of several categories.
+    ``masks/dog/x.png``) are categories. What values mean is decided over all masks. These are understood: 0 and 255, 0 and
+    1, 0 and one other value or colour, and soft edges (cut at half). Anything else must be said. A table of names beside the
+    masks makes them label images of several categories: ``labelmap.txt`` (CVAT), ``class_names.txt`` (labelme2voc),
+    ``_classes.csv`` (Roboflow), ``obj_class_to_machine_color.json`` (Supervisely).
 
     :param images: the images' folder below ``root`` (or below a split's folder), or a pattern; found by its usual names
         otherwise

@@ -119,7 +119,8 @@ def _splits(file: File) -> tuple[str, ...]:
 def _without_affixes(photos: Sequence[File], masks: Sequence[File], left: Sequence[File]) -> list[File]:
     """Masks compared without what all names of their folder have more than those of photos: ``x_L.png``, ``seg-x.png``.
 
-    Only in folders of which no mask has a photo yet, and where each name less the same letters is that of a photo.
+    Only in folders of which no mask has a photo yet, and where all names begin or end with the same letters. Two names or more
+    must be those of photos without them.
     """
     known = {photo.stem for photo in photos}
     groups: dict[Path, list[File]] = defaultdict(list)
@@ -135,8 +136,8 @@ def _without_affixes(photos: Sequence[File], masks: Sequence[File], left: Sequen
             for before, after in affixes
             if _letters(before[::-1])
             and _letters(after)
-            and all(s.removeprefix(before).removesuffix(after) in known and len(s) > len(before + after) for s in stems)
-            and all(s.startswith(before) and s.endswith(after) for s in stems)
+            and all(s.startswith(before) and s.endswith(after) and len(s) > len(before + after) for s in stems)
+            and sum(s.removeprefix(before).removesuffix(after) in known for s in stems) > 1
         }
         affix = fitting.pop() if len(fitting) == 1 else ("", "")
         compared += [replace(mask, affix=affix) for mask in group]
@@ -239,5 +240,6 @@ def ambiguous(root: Path, unclear: Sequence[tuple[File, Sequence[File]]]) -> str
     examples = "; ".join(f"{name(one)} with {' or '.join(name(o) for o in others[:3])}" for one, others in unclear[:3])
     return (
         f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos "
-        "and masks are (images='FOLDER', masks='FOLDER'), or by which patterns (images='*.jpg', masks='*_seg.png')"
+        "and masks are, as in --dataset-kwargs images=FOLDER masks=FOLDER (images='FOLDER' in Python), or by which patterns: "
+        "images='*.jpg' masks='*_seg.png'"
     )

@@ -115,8 +115,9 @@ def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped)
         folders = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
         raise FileNotFoundError(
             f"no image of {root} has a mask: it has {len(files)} image files and the folders "
-            f"{', '.join(map(printable, folders)) or '(none)'}; "
-            f"name those of images and masks (images='...', masks='...'). Left out: {skipped}"
+            f"{', '.join(map(printable, folders)) or '(none)'}. Name those of photos and masks as in --dataset-kwargs "
+            "images=FOLDER masks=FOLDER (images='FOLDER' in Python). A mask is called as its photo, or that and a word: "
+            f"cat.jpg, cat.png or cat_mask.png. Left out: {skipped}"
         )
     return pairs
 

@@ -19,8 +19,8 @@ from alignsam_sb3.datasets.yolo_splits import said_splits
 class YoloSegmentation(LabelledImages):
     """``images/`` and ``labels/`` (each with ``train/`` and ``val/``, or within those), and ``data.yaml`` with the names.
 
-    A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place
-    ignored; where a line cannot be read, all of the image is, for its class. Names may also lie in ``classes.txt`` or
+    A line is ``class x y x y ...``. A line of a box (``class x y width height``) has no mask: it is counted, and its place is
+    ignored. Where a line cannot be read, the whole image is ignored for its class. Names may also lie in ``classes.txt`` or
     ``obj.names``. Images without a label file are left out. Where ``data.yaml`` names the splits (``train:``, ``val:``,
     ``test:``), these count, and folders' names do not.
     """

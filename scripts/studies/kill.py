@@ -31,7 +31,8 @@ from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.policies.archive import PolicyArchive
 
 ROOT = Path(__file__).resolve().parents[2]
-SCENES, STEPS, WARM, LONGEST = 48, 64, 96, 300
+SCENES, STEPS, WARM = 48, 64, 96
+LONGEST = 900  # seconds; half a minute on a machine that does nothing else
 WARM_START = {"alignsam_sb3.callbacks.WarmStartCallback": {"steps": WARM}}
 BUILD = f"""
 import sys
@@ -165,10 +166,23 @@ def start(words: list[str], cache: Path) -> "subprocess.Popen[str]":
 def finish(words: list[str], cache: Path) -> None:
     """Run a command to its end.
 
-    :raises RuntimeError: it fails
+    :raises RuntimeError: it fails, or hangs
     """
-    process = start(words, cache)
-    said, _ = process.communicate(timeout=LONGEST)
+    wait_for(start(words, cache), words)
+
+
+def wait_for(process: "subprocess.Popen[str]", words: list[str]) -> None:
+    """Wait until a command has ended.
+
+    :raises RuntimeError: it fails, or hangs
+    """
+    try:
+        said, _ = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise RuntimeError(
+            f"{' '.join(words)[:200]} had not ended after {LONGEST} s:\n{process.communicate()[0][-2000:]}"
+        ) from None
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)[:200]} failed:\n{said[-2000:]}")
 
@@ -184,9 +198,7 @@ def measured(work: Work, out: Path, cache: Path) -> tuple[object, float]:
     """What comes out when nobody kills it, and how many seconds it takes from the first file on."""
     process = start(work.command(out), cache)
     began = first_file(out, process)
-    said, _ = process.communicate(timeout=LONGEST)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(work.command(out))[:200]} fails when nobody kills it:\n{said[-2000:]}")
+    wait_for(process, work.command(out))
     return work.result(out), time.monotonic() - began
 
 

@@ -248,7 +248,7 @@ def test_names_that_masks_are_given(tmp_path, photos, masks):
     assert not skipped
 
 
-@pytest.mark.parametrize("names", [["1_L", "2_L", "7_L"], ["1_L", "2_R"], ["1_1", "2_1"], ["1L", "2L"], ["21_L", "22_L"]])
+@pytest.mark.parametrize("names", [["1_L", "2_L", "7_R"], ["1_L", "2_R"], ["1_1", "2_1"], ["1L", "2L"], ["21_L", "22_L"]])
 def test_letters_that_not_all_masks_have_are_no_affix(tmp_path, names):
     for k in (1, 2):
         photo(tmp_path / f"images/{k}.png", k)
