@@ -3,8 +3,10 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.version import __version__
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from alignsam_sb3.annotate.cluster import Cluster
     from alignsam_sb3.predictor import Predictor
 
 EPILOG = """Begin:
@@ -24,8 +29,8 @@ EPILOG = """Begin:
 
 
 def _train(argv: list[str]) -> None:
-    """Train a policy with RL Zoo; --from POLICY.zip goes on from one."""
-    _zoo([("-i" if word == "--from" else word.replace("--from=", "-i=")) for word in argv])
+    """Train a policy with RL Zoo; --from POLICY.zip begins with one."""
+    _zoo(argv)
 
 
 def _tune(argv: list[str]) -> None:
@@ -72,26 +77,43 @@ def _annotate(argv: list[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")
     parser.add_argument("--no-progress", action="store_true")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="play on a Ray cluster; without ADDRESS on all cores or GPUs here",
+    )
     args = parser.parse_args(argv)
     predict = _load(args)
     try:
-        summary = annotate_folder(
-            predict,
-            args.folder,
-            args.out,
-            args.categories,
-            args.formats,
-            args.accept,
-            args.batch_size,
-            args.workers,
-            not args.no_progress,
-        )
+        with _cluster(args, predict) as play:
+            summary = annotate_folder(
+                predict,
+                args.folder,
+                args.out,
+                args.categories,
+                args.formats,
+                args.accept,
+                args.batch_size,
+                args.workers,
+                not args.no_progress,
+                play,
+            )
     except KeyboardInterrupt:
         raise SystemExit(f"stopped: what was done is kept in {args.out}; the same command goes on") from None
     print(summary)
     print(f"Written to {args.out}: {', '.join(args.formats)}, queue.csv, skipped.csv, sheet.png")
     if summary.doubtful:
         print(f"Review: alignsam review {args.out} --policy {args.policy}")
+
+
+def _cluster(args: argparse.Namespace, predict: "Predictor") -> "AbstractContextManager[Cluster | None]":
+    if args.ray is None:
+        return nullcontext()
+    from alignsam_sb3.annotate.cluster import Cluster
+
+    return Cluster(args.policy, tuple(args.categories) or predict.categories, args.ray)
 
 
 def _calibrate(argv: list[str]) -> None:
@@ -291,6 +313,7 @@ EXPECTED: tuple[Any, ...] = (ValueError, OSError, ImportError, RuntimeError)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 1 where something is wrong, which is said in one line. ``--debug`` shows where it was raised."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl as soon as the machine has other work
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

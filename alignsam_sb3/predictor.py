@@ -229,9 +229,10 @@ class Predictor:
     def _signals(self, episodes: ClickEpisodes, before: th.Tensor) -> list[dict[str, float]]:
         """What the segmenter's answers tell of the quality of each mask.
 
-        ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure);
-        ``agreement``: IoU with the mask before the last step; ``area``: share of the frame; ``certainty``: mean distance of
-        the probability from one half, within the mask.
+        - ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure)
+        - ``agreement``: IoU with the mask before the last step
+        - ``area``: share of the frame
+        - ``certainty``: mean distance of the probability from one half, within the mask
         """
         logits, ends = episodes.sessions.logits, episodes.sessions.iou
         mask = logits > 0

@@ -3,8 +3,10 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,10 +34,12 @@ from alignsam_sb3.callbacks import (
     StageCallback,
     WarmStartCallback,
 )
+from alignsam_sb3.datasets import load_dataset, parts_of
 from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
+from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, distributed, read_recipe
 from alignsam_sb3.policies.stages import describe_progress
 from alignsam_sb3.task import Task, merge_options
@@ -44,13 +48,14 @@ from alignsam_sb3.zoo_guard import guard, literal, trusting
 FILMS_PER_RUN = 4
 CHECKPOINTS = 10  # of a training, unless --save-freq says otherwise
 OUR_OPTIONS = """Besides the zoo's options, which follow:
-  --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT
+  --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT; several are joined by +
+  --from POLICY.zip    begin a new training with this policy, on what it was trained on and --dataset together
   --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
   --clip SPEC          language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none
   --warm-start STEPS   imitate the oracle for so many steps before PPO; 0: not at all. By default what the file says
   --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
   --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
-  --debug-maps         show belief and similarity maps in the films
+  --debug-maps         show the mask's probability and the similarity map in the films
   --categories NAME .. categories of the data set to keep
   --dataset-kwargs NAME=VALUE ..  options of the data set: folds=2 min_area=0.02
   --mlflow [URI]       log to MLflow as well
@@ -92,6 +97,20 @@ def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (t
     return [*others, {WARM_START: {"steps": steps}}] if steps else others
 
 
+def with_earlier(trained: Mapping[str, Any], dataset: str) -> str:
+    """A data set together with that which a policy was trained on, if it is still there.
+
+    :param trained: the policy's task
+    """
+    earlier = str(trained.get("dataset"))
+    try:
+        load_dataset(earlier, "train", **(trained.get("dataset_kwargs") or {}))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"Learning from {dataset} alone: what the policy was trained on is not here ({error})")
+        return dataset
+    return "+".join(dict.fromkeys([*parts_of(earlier), *parts_of(dataset)]))
+
+
 class FairTrialEvalCallback(TrialEvalCallback):
     """The tuner's evaluation, each time and for each trial on the same episodes, or pruning would compare luck.
 
@@ -114,14 +133,16 @@ class OurOptions:
 
     :param mlflow: tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables
     :param warm_start: steps of imitation before PPO, None for what the file says
-    :param debug_maps: show belief and similarity maps in the films
+    :param debug_maps: show the mask's probability and the similarity map in the films
     :param trust: unpickle what is not written in plain values
+    :param anew: the policy that ``-i`` names begins a new training instead of going on with its own
     """
 
     mlflow: str | None = None
     warm_start: int | None = None
     debug_maps: bool = False
     trust: bool = False
+    anew: bool = False
 
     def __post_init__(self) -> None:
         if self.warm_start is not None and self.warm_start < 0:
@@ -131,9 +152,10 @@ class OurOptions:
 class SamExperimentManager(ExperimentManager):
     """The zoo's manager with four repairs.
 
-    ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file; the evaluation
-    environment gets the same ones on the evaluation split; resuming goes on with step count and schedule; Dice, films and
-    MLflow are logged.
+    - ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file.
+    - The evaluation environment gets the same ones on the evaluation split.
+    - Resuming goes on with step count and schedule.
+    - Dice, films and MLflow are logged.
     """
 
     default_vec_env_cls = SamSegVecEnv
@@ -154,6 +176,8 @@ class SamExperimentManager(ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
         resumed = read_recipe(Path(self.trained_agent), trust=True)["env"] if self.continue_training else {}
+        if self.ours.anew and "dataset" in given:
+            given = {**given, "dataset": with_earlier(resumed, given["dataset"])}
         merged = merge_options({**(hyperparams.get("env_kwargs") or {}), **resumed}, given)
         if self.ours.warm_start and not self._places_clicks:
             raise ValueError(f"--warm-start imitates clicks, and {self.env_name.gym_id} makes none: leave it out")
@@ -231,7 +255,8 @@ class SamExperimentManager(ExperimentManager):
     def learn(self, model: BaseAlgorithm) -> None:
         """Learn, or go on learning: the count and the schedules continue, and other episodes are drawn."""
         steps = self.n_timesteps // distributed.world()
-        if self.continue_training:
+        goes_on = self.continue_training and not self.ours.anew
+        if goes_on:
             steps -= model.num_timesteps
             if steps <= 0:
                 self._finish(model)
@@ -247,7 +272,7 @@ class SamExperimentManager(ExperimentManager):
             print(f"{steps} steps are rounded up to {rounded}: whole rollouts of {rollout} ({model.n_envs} environments)")
         interval = {"log_interval": self.log_interval if self.log_interval > -1 else None} if self.log_interval != -1 else {}
         try:
-            model.learn(steps, self.callbacks, reset_num_timesteps=not self.continue_training, **interval)  # type: ignore[arg-type]
+            model.learn(steps, self.callbacks, reset_num_timesteps=not goes_on, **interval)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             saved = f"{self.save_path}/{self.env_name}.zip"
             print(f"Interrupted {describe_progress(model)}. Once it is saved, go on with the same command and: -i {saved}")
@@ -287,11 +312,15 @@ def install(ours: OurOptions) -> None:
     rl_zoo3.enjoy.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined, assignment]
 
 
-def hyperparams_folder() -> Path:
-    """Where the hyperparameter files ``<algo>.yml`` are: in the package, or beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "hyperparams"
-    return installed if installed.is_dir() else package.parent / "hyperparams"
+def hyperparams_file(algorithm: str) -> str:
+    """The file of ``hyperparams/`` that the zoo reads for an algorithm.
+
+    :raises SystemExit: there is none
+    """
+    found = {Path(str(file)).stem: str(file) for file in files("alignsam_sb3.hyperparams").iterdir() if file.name[:1] != "_"}
+    if algorithm not in found:
+        raise SystemExit(f"{nearest('algorithm', algorithm, found)}. Others need a --conf-file of yours")
+    return found[algorithm]
 
 
 def main(script: str) -> None:
@@ -354,6 +383,16 @@ def attach_when_played(trust: bool) -> None:
     rl_zoo3.enjoy.ALGOS = loaders  # type: ignore[attr-defined, assignment]
 
 
+def existing(policy: str) -> str:
+    """The path of a policy's zip.
+
+    :raises argparse.ArgumentTypeError: there is none
+    """
+    if not (policy.endswith(".zip") and Path(policy).is_file()):
+        raise argparse.ArgumentTypeError(f"no policy at {policy}: give a .zip that `alignsam train` or `alignsam pull` wrote")
+    return policy
+
+
 def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     """Our own options, and the zoo's with ours turned into ``--env-kwargs`` and our hyperparameters named."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -372,6 +411,7 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     add_dataset_kwargs(parser)
     parser.add_argument("--mlflow", nargs="?", const="", default=None)
     parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--from", dest="start", type=existing, default=None)
     parser.add_argument("--env-kwargs", nargs="+", default=[], type=literal)
     parser.add_argument("--eval-env-kwargs", nargs="+", default=[], type=literal)
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], type=literal)
@@ -379,7 +419,8 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     if known.n_timesteps is not None and known.n_timesteps < 1 and known.n_timesteps != -1:
         raise SystemExit(f"-n takes a number of steps, -1 for what the file says, got {known.n_timesteps}")
     rest += [] if known.n_timesteps is None else ["-n", str(known.n_timesteps)]
-    ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust)
+    rest += [] if known.start is None else ["-i", known.start]
+    ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust, known.start is not None)
     options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
     kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
     if known.clip is not None:
@@ -401,5 +442,5 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     ):
         out += [option, *values] if values else []
     if script == "train":
-        out += ["--conf-file", known.conf_file or str(hyperparams_folder() / f"{known.algo}.yml")]
+        out += ["--conf-file", known.conf_file or hyperparams_file(known.algo)]
     return ours, out

@@ -1,5 +1,6 @@
 """The examples of README and docs/ run as they are printed."""
 
+import ast
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from alignsam_sb3.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "alignsam_sb3" / "assets" / "README.md"]
+HOLE = "\0"
 
 
 def example(page, heading):
@@ -60,9 +63,44 @@ def test_readme_segments_an_image(policy, monkeypatch):
 
 
 def test_readme_is_short():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) <= 120
-    assert not [line for line in lines if len(line) > 120]
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_fit_on_a_screen(page):
+    lines = page.read_text().splitlines()
+    long = [(number, line[:60]) for number, line in enumerate(lines, 1) if len(line) > 120 and line[:1] != "|"]
+    assert not long  # a table's row has to be one line
+
+
+def as_said(text):
+    """A text of the code, a mark where values are put in."""
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return "".join(part.value if isinstance(part, ast.Constant) else HOLE for part in parts)
+
+
+def messages_of_the_package():
+    """Every text in it, and what ``nearest`` makes of the kind of thing that it is given first."""
+    for path in [*(ROOT / "alignsam_sb3").rglob("*.py"), *(ROOT / "envs").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                yield as_said(node)
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "nearest":
+                yield f"unknown {as_said(node.args[0])} {HOLE}: did you mean {HOLE}?"
+
+
+def test_questions_are_messages_of_the_package():
+    asked = re.findall(r"\*\*(.+?)\*\*", (ROOT / "docs" / "faq.md").read_text())
+    messages = [question for question in asked if not question.endswith(".")]
+    assert len(messages) >= 10
+    texts = list(messages_of_the_package())
+    for message in messages:
+        fixed = [
+            re.escape(part)
+            for part in re.split(r"'[^']+'|\b[A-Z]\b|\bDIR\b|\bpolicy\.zip\b|\bViT-[-\w]+", message)
+            if part.strip()
+        ]
+        assert any(re.search(".*".join(fixed), text, re.DOTALL) for text in texts), message
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

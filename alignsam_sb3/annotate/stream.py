@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,6 +71,10 @@ class Read:
     error: str = ""
 
 
+Playing = Callable[[Iterator[list[Read]]], Iterator[list[Found]]]
+"""From batches of photos to what is found of each, in order."""
+
+
 def annotate_folder(
     predict: Predicts,
     folder: str | Path,
@@ -81,6 +85,7 @@ def annotate_folder(
     batch_size: int = 32,
     workers: int = 2,
     progress: bool = True,
+    play: Playing | None = None,
 ) -> Summary:
     """Annotate all images of a folder, and of those within it; a second call goes on where a first one was stopped.
 
@@ -90,6 +95,7 @@ def annotate_folder(
     :param accept: share of masks below a Dice of 0.8 that is tolerated among those that nobody reviews
     :param batch_size: images encoded at once, at most
     :param workers: threads that read images ahead
+    :param play: plays the batches elsewhere, see :class:`~alignsam_sb3.annotate.cluster.Cluster`; by default in this process
     :raises ValueError: an option is unknown, the folder has no images, or ``out`` holds another run
     :raises OSError: ``out`` cannot be written; all images up to then are kept
     """
@@ -104,7 +110,7 @@ def annotate_folder(
     try:
         with FileLock(out / "lock", timeout=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow still refuses what is twice as large
-            new = _go_on(predict, run, files, wanted, threshold, batch_size, workers, progress)
+            new = _go_on(predict, run, files, wanted, threshold, batch_size, workers, progress, play)
             write_formats(run, formats, threshold)
     except Timeout as error:
         raise ValueError(f"another process is annotating into {out}: wait for it, or give another --out") from error
@@ -181,6 +187,7 @@ def _go_on(
     batch_size: int,
     workers: int,
     progress: bool,
+    play: Playing | None,
 ) -> int:
     """Annotate what is not yet; how many that were."""
     names = {str(path.relative_to(run.folder)): path for path in files}
@@ -194,15 +201,14 @@ def _go_on(
         logger.warning("%d images have changed since and are annotated anew, %d are no longer there", changed, gone)
     bar = tqdm(total=len(names), initial=len(names) - len(todo), unit="image", disable=not progress or not todo)
     doubtful = new = 0
-    player = _Player(predict, categories)
+    play = play or Player(predict, categories).play_all
     with bar:
-        for batch in _batches(_read_ahead(names, stamps, todo, workers, batch_size), batch_size, len(categories)):
-            found = player.play(batch)
+        for found in play(_batches(_read_ahead(names, stamps, todo, workers, batch_size), batch_size, len(categories))):
             run.keep(*found)
             new += sum(not f.skipped for f in found)
             doubtful += sum(is_doubtful(a, threshold) for f in found for a in f.annotations)
             bar.set_postfix(doubtful=doubtful, refresh=False)
-            bar.update(len(batch))
+            bar.update(len(found))
     return new
 
 
@@ -254,12 +260,16 @@ def _batches(photos: Iterator[Read], batch_size: int, categories: int) -> Iterat
         yield batch
 
 
-class _Player:
+class Player:
     """Plays batches; an image that cannot be played is skipped, and many in a row end the run."""
 
     def __init__(self, predict: Predicts, categories: tuple[str, ...]) -> None:
         self._predict, self._categories = predict, categories
         self._failures = 0
+
+    def play_all(self, batches: Iterator[list[Read]]) -> Iterator[list[Found]]:
+        """What is found of each batch, in order."""
+        return map(self.play, batches)
 
     def play(self, batch: Sequence[Read]) -> list[Found]:
         """What is found of each photo, in order."""

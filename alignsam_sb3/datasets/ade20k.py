@@ -31,7 +31,7 @@ class Ade20k(LabelledImages):
         images, labels = self.root / "images", self.root / "annotations"
         layout = "an ADE20K root of the benchmark has images/ and annotations/, each with training/ and validation/"
         require_folders(f"{layout}; the full ADE20K, with *_seg.png beside the images, is ade20k_full:ROOT", images, labels)
-        paths = [path.relative_to(images) for path in images_in(images)]
+        paths = [path.relative_to(images) for path in images_in(images, self.skipped)]
         records = [Record(path.stem, images / path, (labels / path).with_suffix(".png")) for path in paths]
         return self._of_split(records, paths, split)
 
@@ -68,7 +68,7 @@ class Ade20kFull(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         records, paths = [], []
         known: dict[str, None] = {}
-        for path in images_in(self.root):
+        for path in images_in(self.root, self.skipped):
             labels = path.with_name(f"{path.stem}_seg.png")
             if not path.name.lower().endswith(".jpg"):
                 continue

@@ -25,8 +25,8 @@ class EmptyMaskError(NoMaskError):
 def encode(segmentation: object, size: tuple[int, int]) -> Mask:
     """Run lengths of a segmentation in any of the ways in which tools write it.
 
-    Polygons as a list of lists, as one flat list, as points, of numbers or of text; run lengths packed, as a list, as text of
-    either, or several of them.
+    Polygons may be a list of lists, one flat list, or points; of numbers or of text. Run lengths may be packed, a list, text
+    of either, or several of them.
 
     :param size: (height, width) of the image
     :raises NoMaskError: with the reason

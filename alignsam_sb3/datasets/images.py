@@ -109,14 +109,19 @@ class PhotoReader:
     """Reads photographs as (H, W, 3) uint8 RGB, and counts the rules that it applied.
 
     **Orientation.** A photo whose EXIF tag says that the camera was turned is read ``"turned"`` (as viewers show it) or
-    ``"stored"``. Where the annotation states a size that only one of the two has, that one is taken; where both have it (half
-    a turn, a mirrored or a square photo, no size stated) the kind's convention decides. ``orientation`` overrides both.
+    ``"stored"``. Where the annotation states a size that only one of the two has, that one is taken. Where both have it, the
+    kind's convention decides: half a turn, a mirrored or a square photo, no size stated. ``orientation`` overrides both.
 
-    **Depth.** 8 bits stay. More are scaled by the depth that the file states (PNG's sBIT, TIFF's and PPM's own); by 65,535
-    where values fill 16 bits; floats within 0 to 1, -1 to 1 or 0 to 255 by those; everything else by the image's own
-    percentiles 0.5 and 99.5. ``scale`` overrides: the value that becomes white, or (black, white).
+    **Depth.** 8 bits stay. More are scaled by the first of these rules that fits:
 
-    Greyscale becomes three equal channels, of more than four bands the first three are taken, transparency lies on white.
+    - the depth that the file states (PNG's sBIT, TIFF's and PPM's own);
+    - 65,535, where values fill 16 bits;
+    - 0 to 1, -1 to 1 or 0 to 255, for floats within these;
+    - the image's own percentiles 0.5 and 99.5.
+
+    ``scale`` overrides them: the value that becomes white, or (black, white).
+
+    Greyscale becomes three equal channels. Of more than four bands the first three are taken. Transparency lies on white.
 
     :param convention: of the kind of annotation
     :raises ValueError: an orientation that does not exist, or a scale that is no number or pair of rising numbers

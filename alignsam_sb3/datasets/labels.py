@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alignsam_sb3.datasets.images import UnreadableImageError, _needs_tifffile, _tiff, loaded, name_of, opened_image, turned
+from alignsam_sb3.datasets.jsons import read_json
+from alignsam_sb3.datasets.regions import plain_name
 
 Labels = NDArray[np.int64]
 _NOISE = 24  # largest difference between the channels of a grey JPEG
@@ -163,7 +165,8 @@ def table_of(entries: Iterable[tuple[str, int]], coloured: bool, source: str) ->
     """A table of (name, value); ``background`` and ``__ignore__`` are what they say."""
     names: dict[str, tuple[int, ...]] = {}
     background, ignored = [], []
-    for name, value in entries:
+    for given, value in entries:
+        name = plain_name(given)
         if _NOTHING.fullmatch(name):
             background.append(value)
         elif _OPEN.fullmatch(name):
@@ -191,8 +194,13 @@ def given_table(labels: Mapping[str, int | str | Sequence[int | str]]) -> LabelT
 
 
 def find_table(folders: Sequence[Path]) -> LabelTable | None:
-    """The first table of names that lies in one of the folders: CVAT's, labelme2voc's or Roboflow's."""
-    readers = {"labelmap.txt": _cvat, "class_names.txt": _lines, "_classes.csv": _roboflow}
+    """The first table of names that lies in one of the folders: CVAT's, labelme2voc's, Roboflow's or Supervisely's."""
+    readers = {
+        "labelmap.txt": _cvat,
+        "class_names.txt": _lines,
+        "_classes.csv": _roboflow,
+        "obj_class_to_machine_color.json": _supervisely,
+    }
     for folder in folders:
         for name, reader in readers.items():
             path = folder / name
@@ -213,6 +221,15 @@ def _cvat(path: Path) -> LabelTable:
             raise ValueError(f"{path}: expected name:r,g,b:: in each line, got {line!r:.60}")
         red, green, blue = (int(c) for c in channels)
         entries.append((name, red << 16 | green << 8 | blue))
+    return table_of(entries, True, path.name)
+
+
+def _supervisely(path: Path) -> LabelTable:
+    """``{"cat": [1, 1, 1]}``: the colours of ``masks_machine``."""
+    try:
+        entries = [(str(name), int(r) << 16 | int(g) << 8 | int(b)) for name, (r, g, b) in read_json(path).items()]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected names and colours, {{'cat': [1, 1, 1]}} ({error})") from error
     return table_of(entries, True, path.name)
 
 

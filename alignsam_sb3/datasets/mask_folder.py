@@ -11,21 +11,23 @@ from alignsam_sb3.datasets.images import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.labels import LabelImage, LabelTable, colours_said, find_table, given_table, read_label_image
 from alignsam_sb3.datasets.mask_values import SURVEYED, Meaning, meaning, survey
-from alignsam_sb3.datasets.pairing import pair_up
+from alignsam_sb3.datasets.pairing import classes_of, pair_up
 from alignsam_sb3.datasets.regions import Annotation, Dense, LeftOut, Mask, stacked, union
 
 
 class MaskFolder(LabelledImages):
     """Images and masks, in two folders or side by side, paired by relative path and name (see ``pairing``).
 
-    Several masks of one photo are united. What values mean is decided over all masks: 0 and 255, 0 and 1, 0 and one other
-    value or colour, soft edges (cut at half); else it must be said. A table of names beside them (``labelmap.txt`` of CVAT,
-    ``class_names.txt`` of labelme2voc, ``_classes.csv`` of Roboflow) makes them label images of several categories.
+    Several masks of one photo are united. Folders of masks that photos do not have (``masks/cat/x.png``,
+    ``masks/dog/x.png``) are categories. What values mean is decided over all masks. These are understood: 0 and 255, 0 and
+    1, 0 and one other value or colour, and soft edges (cut at half). Anything else must be said. A table of names beside the
+    masks makes them label images of several categories: ``labelmap.txt`` (CVAT), ``class_names.txt`` (labelme2voc),
+    ``_classes.csv`` (Roboflow), ``obj_class_to_machine_color.json`` (Supervisely).
 
     :param images: the images' folder below ``root`` (or below a split's folder), or a pattern; found by its usual names
         otherwise
     :param masks: the masks' folder or pattern, likewise
-    :param category: what the masks show; language is asked for it
+    :param category: what the masks show, all of them, whatever their folders are called; language is asked for it
     :param label_value: the value that means the object, or several
     :param threshold: values from here on mean the object
     :param ignore_value: a value, or several, that count neither way
@@ -45,7 +47,7 @@ class MaskFolder(LabelledImages):
         split: str = "train",
         images: str | None = None,
         masks: str | None = None,
-        category: str = "object",
+        category: str | None = None,
         label_value: int | Sequence[int] | None = None,
         threshold: int | None = None,
         ignore_value: int | Sequence[int] | None = None,
@@ -55,6 +57,7 @@ class MaskFolder(LabelledImages):
         **options: Any,  # noqa: ANN401 (LabelledImages')
     ) -> None:
         self._folders, self._category, self._inverted, self._instances = (images, masks), category, inverted, instances
+        self._classes: tuple[str, ...] = ()  # that folders of masks say
         self._ignored = _several(ignore_value)
         self._table = None if labels is None else given_table(labels)
         self._whole_table = labels is None  # a file names everything that there is
@@ -68,7 +71,12 @@ class MaskFolder(LabelledImages):
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
         pairs = pair_up(self.root, *self._folders, self.skipped)
-        records = [Record(printable(p.image.relative_to(self.root)), p.image, p.masks) for p in pairs]
+        if self._category is None and self._table is None:
+            self._classes = classes_of(pairs, self.root)
+        records = [
+            Record(printable(p.image.relative_to(self.root)), p.image, [*zip(p.masks, p.categories, strict=True)])
+            for p in pairs
+        ]
         found, given = self._of_split(records, [p.name for p in pairs], split)
         masks = [mask for pair in pairs for mask in pair.masks]
         if self._table is None and self._meaning is None:
@@ -80,10 +88,12 @@ class MaskFolder(LabelledImages):
         return found, given
 
     def _known(self) -> Sequence[str]:
-        return (self._category,) if self._table is None else tuple(self._table.names)
+        if self._table is not None:
+            return tuple(self._table.names)
+        return self._classes or (self._category or "object",)
 
     def _annotate(self, record: Record) -> Annotation:
-        parts = [self._one(path) for path in record.labels]
+        parts = [self._one(path, printable(folder)) for path, folder in record.labels]
         sizes = {part.shape for part in parts}
         if len(sizes) > 1:
             raise UnreadableImageError(f"masks of {record.image_id} have different sizes: {sorted(sizes)}")
@@ -99,8 +109,11 @@ class MaskFolder(LabelledImages):
             names, masks = list(united), list(united.values())
         return Annotation(masks, names, np.all(valid, axis=0) if valid else None, left_out, parts[0].shape)
 
-    def _one(self, path: Path) -> Annotation:
-        """What one mask file says."""
+    def _one(self, path: Path, folder: str) -> Annotation:
+        """What one mask file says.
+
+        :param folder: that its photo does not lie in
+        """
         image = read_label_image(path, turn=self.photos.orientation != "stored")
         if self._table is not None:
             self._note(f"mask values: named by {self._table.source}")
@@ -110,7 +123,10 @@ class MaskFolder(LabelledImages):
         ignored = np.isin(image.values, self._ignored)
         shown = self._meaning.shown(image)
         shown = (~shown if self._inverted else shown) & ~ignored
-        return Annotation(shown[None], (self._category,), ~ignored if self._ignored else None)
+        name = folder if self._classes else self._known()[0]
+        if self._classes:
+            self._note("categories: named by the masks' folders (category=NAME takes all as one)")
+        return Annotation(shown[None], (name,), ~ignored if self._ignored else None)
 
 
 def named(image: LabelImage, table: LabelTable, ignored: tuple[int, ...], whole: bool, path: Path) -> Annotation:

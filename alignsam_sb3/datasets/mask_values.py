@@ -8,11 +8,13 @@ import numpy as np
 
 from alignsam_sb3.datasets.finding import printable
 from alignsam_sb3.datasets.images import UnreadableImageError
-from alignsam_sb3.datasets.labels import LabelImage, read_label_image
+from alignsam_sb3.datasets.labels import LabelImage, Labels, read_label_image
 
 SURVEYED = 200  # masks of a folder that are looked at before the rule is fixed; the others must fit it
 _MANY = 4096  # distinct values of one mask that are counted
 _WHITE = 247  # from here on a flat value is a JPEG's white
+_BLACK = 16  # below, a flat value is a JPEG's black
+_AREA = 16  # pixels that are flat by chance, at most
 _PLATEAU = 0.002  # share of all pixels that makes a flat value a meaning of its own
 _SOFT = 4  # as many values between the plateaus, or more, are a soft edge
 
@@ -39,11 +41,7 @@ class Survey:
         values = image.values
         if not np.isin(values, [0, 255, *self.ignored]).all():  # grey says nothing of whether a mask is coloured
             self.kinds.add(image.coloured)
-        inner = np.zeros(values.shape, bool)
-        middle = values[1:-1, 1:-1]
-        around = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
-        inner[1:-1, 1:-1] = np.all([middle == other for other in around], axis=0)
-        for kept, into in ((values, self.counts), (values[inner], self.flat)):
+        for kept, into in ((values, self.counts), (_inner(values), self.flat)):
             for value, count in zip(*(a.tolist() for a in np.unique(kept, return_counts=True)), strict=True):
                 if value not in self.ignored and len(into) < _MANY:
                     into[value] = into.get(value, 0) + count
@@ -56,6 +54,7 @@ class Meaning:
 
     :param values: these values; None: all from ``threshold`` on
     :param known: the only values that a mask may hold; None: any
+    :param greys: the only greys that may fill an area, between black and white; None: any
     :param rule: as ``describe`` prints it
     """
 
@@ -63,6 +62,7 @@ class Meaning:
     threshold: int
     known: frozenset[int] | None
     rule: str
+    greys: frozenset[int] | None = None
 
     def shown(self, image: LabelImage) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         """(H, W) bool.
@@ -73,6 +73,12 @@ class Meaning:
             others = set(np.unique(image.values).tolist()) - self.known
             if others:
                 raise AmbiguousMasksError(f"a mask with other values than the rest ({_said(sorted(others))})")
+        if self.greys is not None:
+            others = _flat_greys(image) - self.greys
+            if others:
+                raise AmbiguousMasksError(
+                    f"a mask with areas of grey, where the rest is black and white ({_said(sorted(others))})"
+                )
         return np.isin(image.values, self.values) if self.values is not None else image.values >= self.threshold
 
 
@@ -102,15 +108,30 @@ def meaning(found: Survey, example: Path) -> Meaning:
     if not objects:
         return Meaning(None, 1, frozenset({0, 255, *found.ignored}), "all masks are empty")
     if not any(found.kinds) and _soft(found):
-        return Meaning(None, 128, None, "soft edges, cut at 128")
+        return Meaning(None, 128, None, "soft edges, cut at 128", frozenset(found.ignored))
     raise AmbiguousMasksError(_question(found, example))
+
+
+def _inner(values: Labels) -> Labels:
+    """(N,) the values of pixels whose four neighbours have the same."""
+    middle = values[1:-1, 1:-1]
+    around = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
+    inner: Labels = middle[np.all([middle == other for other in around], axis=0)]
+    return inner
+
+
+def _flat_greys(image: LabelImage) -> set[int]:
+    """Values that fill an area of a mask and are neither black nor white, but for a JPEG's noise."""
+    found, counts = np.unique(_inner(image.values), return_counts=True)
+    grey = (found >= _BLACK) & (found < _WHITE) & (counts >= max(_PLATEAU * image.values.size, _AREA))
+    return {int(value) for value in found[grey]}
 
 
 def _soft(found: Survey) -> bool:
     """Whether masks are black and white but for soft edges or a JPEG's noise."""
     plateaus = {v for v, n in found.flat.items() if n >= _PLATEAU * found.pixels}
     between = set(found.counts) - plateaus - {0, 255}
-    ends = max(found.counts) >= _WHITE and min(found.counts) < 16
+    ends = max(found.counts) >= _WHITE and min(found.counts) < _BLACK
     return ends and len(between) >= _SOFT and all(v == 0 or v >= _WHITE for v in plateaus) and max(found.counts) <= 255
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_in, printable
 from alignsam_sb3.datasets.skipped import Skipped
-from alignsam_sb3.datasets.splits import split_of
+from alignsam_sb3.datasets.splits import plain_split, split_of
 
 _IMAGE_WORDS = [
     "jpegimages",
@@ -41,6 +41,7 @@ _MASK_WORDS = [
     "annotation",
     "segmentations",
     "segmentation",
+    "masks_machine",
     "segmentationclasspng",
     "segmentationclass",
     "shadowmasks",
@@ -60,6 +61,7 @@ _IMAGE_END = re.compile(r"[_\-. ](?i:images?|img|rgb|sat|photo|training|test|inp
 _MASK_START = re.compile(r"^(?i:masks?|gt|labels?|seg|segmentation|annotation)[_\-. ]")
 _IMAGE_START = re.compile(r"^(?i:images?|img|photo|rgb)[_\-. ]")
 _NUMBER_END = re.compile(r"[_\-]\d+$")
+_WORD_END = re.compile(r"[_\-. ][^\W\d_]+$")
 _EITHER_END = re.compile(r"(?<=[\w)])[_\- ]?(?P<letter>[AB])$")
 
 
@@ -72,11 +74,14 @@ class Pair:
     """A photo and its masks.
 
     :param name: the photo's path below the root, as it is to be looked at for splits: without the words for images
+    :param categories: for each mask the folder that it lies in and its photo does not (``"cat"`` for ``masks/cat/x.png``); the
+        empty string for none
     """
 
     image: Path
     masks: tuple[Path, ...]
     name: PurePath
+    categories: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped)
     :raises AmbiguousPairsError: it cannot be told which is whose
     :raises FileNotFoundError: a folder that is given is not there, or no photo has a mask
     """
-    files = images_in(root)
+    files = images_in(root, skipped)
     photos, found = _roles(root, files, images, masks)
     if not found:
         photos, found = _beside(root, photos)
@@ -110,15 +115,35 @@ def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped)
             skipped.add("images: no mask of that name", printable(photo.path.relative_to(root)))
             continue
         name = PurePath(*photo.folder, photo.path.name)
-        pairs.append(Pair(photo.path, tuple(sorted(m.path for m in owners[photo])), name))
+        own = sorted(owners[photo], key=lambda mask: mask.path)
+        pairs.append(Pair(photo.path, tuple(m.path for m in own), name, tuple(_category(photo, m) for m in own)))
     if not pairs:
         folders = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
         raise FileNotFoundError(
             f"no image of {root} has a mask: it has {len(files)} image files and the folders "
-            f"{', '.join(map(printable, folders)) or '(none)'}; "
-            f"name those of images and masks (images='...', masks='...'). Left out: {skipped}"
+            f"{', '.join(map(printable, folders)) or '(none)'}. Name those of photos and masks as in --dataset-kwargs "
+            "images=FOLDER masks=FOLDER (images='FOLDER' in Python). A mask is called as its photo, or that and a word: "
+            f"cat.jpg, cat.png or cat_mask.png. Left out: {skipped}"
         )
     return pairs
+
+
+def classes_of(pairs: Sequence[Pair], root: Path) -> tuple[str, ...]:
+    """The categories that folders of masks say; none where there are no two such folders.
+
+    :raises AmbiguousPairsError: a photo has masks in several of them, and other masks lie in none
+    """
+    found = sorted({name for pair in pairs for name in pair.categories})
+    if len(found) > 1 and all(found):
+        return tuple(map(printable, found))
+    several = next((pair for pair in pairs if len(set(pair.categories)) > 1), None)
+    if several is None:
+        return ()
+    alone = next(mask for pair in pairs for mask, name in zip(pair.masks, pair.categories, strict=True) if not name)
+    raise AmbiguousPairsError(
+        f"{root}: {printable(several.image.relative_to(root))} has masks in the folders {', '.join(several.categories)}, "
+        f"which look like categories, and {printable(alone.relative_to(root))} lies in none: category='NAME' takes all as one"
+    )
 
 
 def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | None) -> tuple[list[_File], list[_File]]:
@@ -191,7 +216,7 @@ def _plain(parts: Sequence[str], keep: bool = True) -> tuple[str, ...]:
     """
     if not keep:
         return ()
-    words = [(split_of(part), part) for part in parts]
+    words = [(plain_split(part), part) for part in parts]
     role = _IMAGE_WORDS + _MASK_WORDS
     return tuple(word or part for word, part in words if word or (part.lower() not in role and _last_token(part) not in role))
 
@@ -243,8 +268,9 @@ def _lossless(root: Path, same: Sequence[_File]) -> list[_File]:
     return masks
 
 
-def _keys() -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
+def _keys(masks: Sequence[_File]) -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
     """How names of photos and of masks are compared, strictest first."""
+    word = _last_word([mask.stem for mask in masks])
     same: Callable[[str], str] = str
     yield same, same
     yield str.lower, str.lower
@@ -253,8 +279,26 @@ def _keys() -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
         lambda stem: _IMAGE_START.sub("", _IMAGE_END.sub("", stem)).lower(),
         lambda stem: _IMAGE_END.sub("", _MASK_START.sub("", _MASK_END.sub("", stem))).lower(),
     )
+    yield str.lower, _without_ending
     yield str.lower, _without_number
     yield (lambda stem: _EITHER_END.sub("", stem).lower(),) * 2
+    yield str.lower, lambda stem: stem.removesuffix(word).lower()
+
+
+def _last_word(stems: Sequence[str]) -> str:
+    """The word, with what sets it apart, that several names all end with; the empty text if there is none.
+
+    >>> _last_word(["cat_1_fur", "dog_fur"]), _last_word(["cat_1", "dog_1"])
+    ('_fur', '')
+    """
+    word = _WORD_END.search(stems[0]) if len(stems) > 1 else None
+    return word[0] if word and all(stem.endswith(word[0]) for stem in stems) else ""
+
+
+def _without_ending(stem: str) -> str:
+    """``x`` for ``x.jpg_mask.png``, whose name is made of the photo's."""
+    name = PurePath(_MASK_END.sub("", stem).lower())
+    return name.stem if name.suffix in IMAGE_SUFFIXES else name.name
 
 
 def _without_number(stem: str) -> str:
@@ -264,7 +308,7 @@ def _without_number(stem: str) -> str:
 def _misleading(photos: Sequence[_File], masks: Sequence[_File]) -> Callable[[_File, _File], bool]:
     """Whether names that look alike say nothing, since the other files of the folders show how photos are named.
 
-    A folder that both photos and masks have is not left; ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo; ``xA``
+    A folder that both photos and masks have is not left. ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo. ``xA``
     and ``xB`` are a pair only where all photos end with A and all masks with B.
     """
     folders = [{file.folder for file in files} for files in (photos, masks)]
@@ -298,7 +342,7 @@ def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped
     left = list(masks)
     misleads = _misleading(photos, masks)
     for anywhere in (False, True):
-        for image_key, mask_key in _keys():
+        for image_key, mask_key in _keys(masks):
             index: dict[tuple[object, str], list[_File]] = defaultdict(list)
             for photo in photos:
                 if not anywhere or photo not in owners:
@@ -314,12 +358,27 @@ def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped
                 else:
                     rest.append(mask)
             left = rest
-    several = [(mask, [photo]) for photo, own in owners.items() if len({m.path.parent for m in own}) > 1 for mask in own]
+    several = [(mask, [photo]) for photo, own in owners.items() if _scattered(photo, own) for mask in own]
     if unclear or several:
         raise AmbiguousPairsError(_ambiguous(root, unclear or several))
     for mask in left:
         skipped.add("files: masks without a photo", printable(mask.path.relative_to(root)))
     return owners
+
+
+def _scattered(photo: _File, masks: Sequence[_File]) -> bool:
+    """Whether the masks of a photo lie in several folders that are no categories."""
+    return len({mask.path.parent for mask in masks}) > 1 and not all(_category(photo, mask) for mask in masks)
+
+
+def _category(photo: _File, mask: _File) -> str:
+    """The folders that a mask lies in and its photo does not, where it lies in all of the photo's."""
+    rest = list(mask.folder)
+    for part in photo.folder:
+        if part not in rest:
+            return ""
+        rest.remove(part)
+    return "/".join(rest)
 
 
 def _place(file: _File, anywhere: bool) -> object:
@@ -335,5 +394,6 @@ def _ambiguous(root: Path, unclear: Sequence[tuple[_File, Sequence[_File]]]) -> 
     examples = "; ".join(f"{name(one)} with {' or '.join(name(o) for o in others[:3])}" for one, others in unclear[:3])
     return (
         f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos "
-        "and masks are (images='FOLDER', masks='FOLDER'), or by which patterns (images='*.jpg', masks='*_seg.png')"
+        "and masks are, as in --dataset-kwargs images=FOLDER masks=FOLDER (images='FOLDER' in Python), or by which patterns: "
+        "images='*.jpg' masks='*_seg.png'"
     )

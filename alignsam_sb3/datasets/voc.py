@@ -19,7 +19,7 @@ from alignsam_sb3.datasets.labels import (
 )
 from alignsam_sb3.datasets.mask_folder import named
 from alignsam_sb3.datasets.regions import Annotation, Mask, stacked
-from alignsam_sb3.datasets.splits import from_lists
+from alignsam_sb3.datasets.splits import HELD_OUT, from_lists
 from alignsam_sb3.names import nearest
 
 VOC_CLASSES = (
@@ -68,9 +68,12 @@ class Voc(LabelledImages):
         table = find_table([base, self.root])
         own = LabelTable({name: (k,) for k, name in enumerate(VOC_CLASSES, start=1)}, (0,), (_BORDER,), False, "VOC")
         self._table = own if table is None else table
-        masks = {p.relative_to(labels).with_suffix("").as_posix(): p for p in images_in(labels)}
+        masks = {p.relative_to(labels).with_suffix("").as_posix(): p for p in images_in(labels, self.skipped)}
         self._refuse_colours(masks)
-        photos = {p.relative_to(base / "JPEGImages").with_suffix("").as_posix(): p for p in images_in(base / "JPEGImages")}
+        photos = {
+            p.relative_to(base / "JPEGImages").with_suffix("").as_posix(): p
+            for p in images_in(base / "JPEGImages", self.skipped)
+        }
         names, given = self._listed(base / "ImageSets" / "Segmentation", split, sorted(masks))
         records = []
         for name in names:
@@ -110,7 +113,7 @@ class Voc(LabelledImages):
         if found is None:
             return sorted({name for names in lists.values() for name in names}), False
         for name in found[1]:
-            self._skip("images: listed for evaluation too, so not for training", name)
+            self._skip(HELD_OUT, name)
         return found[0], True
 
     def _known(self) -> Sequence[str]:

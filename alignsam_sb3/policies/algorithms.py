@@ -107,7 +107,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """The last rollout may end after the last step, and is learned from, too: no schedule ends at 0 or below."""
+        """No schedule ends at 0 or below: the last rollout may end after the last step, and is learned from, too."""
         left = max(total_timesteps - num_timesteps, self.n_steps * self.n_envs)
         self._current_progress_remaining = min(left / total_timesteps, 1.0)
 
@@ -198,8 +198,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
     """Let an environment, or those of a VecEnv, draw foreground maps with the policy's own recalibration module, if any.
 
-    The training environment is attached by ``set_env`` and when a model is made; an evaluation environment that was made
-    apart must be attached before it is played, as the statistics of a VecNormalize must be synchronised.
+    The training environment is attached by ``set_env``, and when a model is made. An evaluation environment is made apart, so
+    attach it before it is played. (The statistics of a VecNormalize must be synchronised likewise.)
     """
     module = getattr(model.policy, "srm", None)
     if module is None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from alignsam_sb3.ablation import VARIANTS
-from alignsam_sb3.policies.archive import PolicyArchive
+from alignsam_sb3.datasets import ToyScenes
+from alignsam_sb3.policies import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--env-kwargs", "dataset_kwargs:{'n_images':16}", "device:'cpu'", "max_steps:3"]
@@ -77,7 +79,24 @@ def test_a_training_that_died_before_its_last_save_is_finished(trained, tmp_path
     alone.write_bytes(whole.read_bytes())
     said = run("scripts/train.py", "-n", "64", "-i", alone, "-f", tmp_path, "--eval-freq", "-1", *FEW)
     assert "no SamSeg-v0.zip was saved beside it: it is saved as it is" in said
-    assert PolicyArchive(tmp_path / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip").recipe["progress"]["num_timesteps"] == 64
+    assert read_recipe(tmp_path / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip")["progress"]["num_timesteps"] == 64
+
+
+def test_a_policy_begins_a_new_training_on_old_and_new_images(trained, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+    for k in range(5):
+        sample = ToyScenes("semantic", n_images=40)[20 + k]
+        Image.fromarray(sample.image).save(tmp_path / "new" / "images" / f"{k}.png")
+        Image.fromarray(np.uint8(sample.masks.any(0)) * 255).save(tmp_path / "new" / "masks" / f"{k}.png")
+    checkpoint, new = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "rl_model_32_steps.zip", f"mask_folder:{tmp_path / 'new'}"
+    words = ["scripts/train.py", "-n", "16", "--dataset", new, "--eval-freq", "-1", "-f", tmp_path, *FEW]
+    said = run(*words, "--from", checkpoint, "--dataset-kwargs", "category=disc")
+    assert "Loading pretrained agent" in said and "Going on" not in said
+    recipe = read_recipe(tmp_path / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip")
+    assert recipe["env"]["dataset"] == f"toy:semantic+{new}" and recipe["trained_on"].startswith("together-20-")
+    assert recipe["progress"]["num_timesteps"] == 16 and recipe["stages"] == {"warm start": [8, 8]}
+    assert "no policy at none.zip" in run(*words, "--from", "none.zip", fails=True)
 
 
 def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path):
@@ -116,7 +135,7 @@ def test_optimize_samples_ours_and_leaves_no_run_folder(tmp_path):
 @pytest.mark.slow
 def test_the_stock_zoo_command_and_ours_train_ppo(tmp_path):
     stock = ["-m", "rl_zoo3.train", "--algo", "ppo", "--env", "SamSeg-v0", "--gym-packages", "alignsam_sb3"]
-    stock += ["--conf-file", "hyperparams/ppo.yml", "--eval-freq", "16", "--eval-episodes", "1"]
+    stock += ["--conf-file", "alignsam_sb3.hyperparams.ppo", "--eval-freq", "16", "--eval-episodes", "1"]
     without = [option for option in SMALL if not option.startswith("max_steps")]
     run(*stock, "-n", "32", "-f", tmp_path / "stock", *without, *FEW)
     policy = tmp_path / "stock" / "ppo" / "SamSeg-v0_1" / "SamSeg-v0.zip"
@@ -159,19 +178,6 @@ def test_the_prior_is_chosen_on_the_command_line_and_debug_maps_are_filmed(tmp_p
     assert "'clip': None" in said
     assert "ImplicitMaskablePolicy" in said
     assert "unknown weights" in run("scripts/train.py", "--clip", "ViT-B-16-quickgelu:opeai", "-f", tmp_path, *few, fails=True)
-
-
-def test_every_entry_of_the_hyperparameters_is_an_environment(tmp_path):
-    import gymnasium as gym
-    import yaml
-
-    import alignsam_sb3  # noqa: F401
-
-    clicks = {f"SamSeg{name}-v0" for name in ("", "Implicit", "Srm", "SrmImplicit", "Paper", "PaperImplicit", "Coco")}
-    for name, other in (("ppo", "PromptSelect-v0"), ("ppo_mask", "MaskRefine-v0")):
-        entries = yaml.safe_load((ROOT / "hyperparams" / f"{name}.yml").read_text())
-        assert set(entries) == clicks | {other}
-        assert all(key in gym.registry for key in entries)
 
 
 @pytest.mark.slow
