@@ -259,10 +259,8 @@ class SamExperimentManager(ExperimentManager):
         if goes_on:
             steps -= model.num_timesteps
             if steps <= 0:
-                raise ValueError(
-                    f"{self.trained_agent} has already seen {model.num_timesteps} steps of {self.n_timesteps}: "
-                    "ask for more in all with -n"
-                )
+                self._finish(model)
+                return
             print(f"Going on from step {model.num_timesteps} to {self.n_timesteps}")
             assert model.env is not None
             done = model.num_timesteps + sum(stage.done for stage in getattr(model, "stages", {}).values())
@@ -283,6 +281,18 @@ class SamExperimentManager(ExperimentManager):
                 self.callbacks[0].on_training_end()  # cleans the progress bar
             if model.env is not None:
                 model.env.close()
+
+    def _finish(self, model: BaseAlgorithm) -> None:
+        """Nothing is left to learn: right for the last checkpoint of a training that died before it saved its policy.
+
+        :raises ValueError: there is a policy beside it, or it is one
+        """
+        given = Path(self.trained_agent)
+        said = f"{given} has already seen {model.num_timesteps} steps of {self.n_timesteps}"
+        policy = given.with_name(f"{self.env_name}.zip")
+        if policy.exists() or not given.name.startswith("rl_model_"):
+            raise ValueError(f"{said}: ask for more in all with -n")
+        print(f"{said}, and no {policy.name} was saved beside it: it is saved as it is. For more ask with -n")
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         if not distributed.rank():

@@ -69,7 +69,17 @@ def test_resume_goes_on_with_steps_and_schedule(trained):
     said = run("scripts/train.py", "-n", "112", "-i", again, "-f", logs / "twice", "--eval-freq", "-1", *FEW)
     assert "Going on from step 96 to 112" in said
     said = run("scripts/train.py", "-n", "16", "-i", checkpoint, "-f", logs / "no", *FEW, fails=True)
-    assert "already seen 32 steps of 16" in said
+    assert "already seen 32 steps of 16: ask for more" in said
+
+
+def test_a_training_that_died_before_its_last_save_is_finished(trained, tmp_path):
+    whole = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "rl_model_64_steps.zip"
+    alone = tmp_path / "died" / whole.name
+    alone.parent.mkdir()
+    alone.write_bytes(whole.read_bytes())
+    said = run("scripts/train.py", "-n", "64", "-i", alone, "-f", tmp_path, "--eval-freq", "-1", *FEW)
+    assert "no SamSeg-v0.zip was saved beside it: it is saved as it is" in said
+    assert read_recipe(tmp_path / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip")["progress"]["num_timesteps"] == 64
 
 
 def test_a_policy_begins_a_new_training_on_old_and_new_images(trained, tmp_path):
