@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,38 @@ def test_scripts_and_modules_that_pages_name_are_there():
         for module in re.findall(r"python -m (alignsam_sb3[\w.]*)", text):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), (page.name, module)
+
+
+def commands_in(text):
+    """Command lines of a page's blocks, continued lines joined, comments left out, as words."""
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := re.sub(r"(^|\s)#.*", "", line).removeprefix(".venv/bin/").split():
+                yield words
+
+
+def sources(words):
+    """The files that say which options a command has."""
+    package, studies = ROOT / "alignsam_sb3", ROOT / "scripts" / "studies"
+    zoo = [package / "zoo.py", Path(find_spec("rl_zoo3.train").origin)]
+    if words[0] == "alignsam":
+        own = {"train": zoo, "tune": zoo, "evaluate": [package / "evaluation" / "__main__.py"]}
+        return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
+    if words[:2] == ["python", "-m"] and words[2] != "pytest":
+        path = ROOT / words[2].replace(".", "/")
+        return zoo if words[2] == "rl_zoo3.train" else [path / "__main__.py" if path.is_dir() else path.with_suffix(".py")]
+    if words[0] == "python" and words[1] != "-m":
+        return zoo if words[1] in ("scripts/train.py", "scripts/enjoy.py") else [ROOT / words[1], studies / "tasks.py"]
+    return []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_that_pages_name_exist(page):
+    for words in commands_in(page.read_text()):
+        files = sources(words)
+        known = "".join(path.read_text() for path in [*files, ROOT / "alignsam_sb3" / "datasets" / "options.py"])
+        unknown = [word for word in words if files and word.startswith("--") and f'"{word}"' not in known]
+        assert not [word for word in unknown if word != "--from"], words  # alignsam train --from is the zoo's -i
 
 
 def test_the_commands_that_pages_name_exist():
