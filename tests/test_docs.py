@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import alignsam_sb3
 from alignsam_sb3 import SamMaskablePPO, SamSegVecEnv, Task
 from alignsam_sb3.datasets import DATASETS, load_dataset
 from alignsam_sb3.metrics import METRICS
@@ -213,6 +215,23 @@ def test_an_extractor():
     exec(example("docs/extend.md", "An extractor"), made)
     assert type(made["model"].policy.features_extractor).__name__ == "MapsOnly"
     assert made["model"].num_timesteps == 8
+
+
+def imported():
+    """What the package exports, and what the examples of the pages import: (module, name)."""
+    pages = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    yield from (("alignsam_sb3", name) for name in alignsam_sb3.__all__)
+    for text in [*pages, *(path.read_text() for path in (ROOT / "examples").glob("*.py"))]:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignsam_sb3"):
+                yield from ((node.module, name.name) for name in node.names)
+
+
+def test_the_reference_has_what_users_import():
+    modules = set(re.findall(r"automodule:: ([\w.]+)", (ROOT / "docs" / "reference.md").read_text()))
+    things = [getattr(import_module(module), name) for module, name in imported()]
+    assert len(things) > 30
+    assert not [thing for thing in things if callable(thing) and thing.__module__ not in modules]
 
 
 def test_every_kind_of_data_set_and_segmenter_is_in_its_table():
