@@ -152,8 +152,7 @@ def test_options_that_pages_name_exist(page):
     for words in commands_in(page.read_text()):
         files = sources(words)
         known = "".join(path.read_text() for path in [*files, ROOT / "alignsam_sb3" / "datasets" / "options.py"])
-        unknown = [word for word in words if files and word.startswith("--") and f'"{word}"' not in known]
-        assert not [word for word in unknown if word != "--from"], words  # alignsam train --from is the zoo's -i
+        assert not [word for word in words if files and word.startswith("--") and f'"{word}"' not in known], words
 
 
 def test_the_commands_that_pages_name_exist():
