@@ -60,4 +60,4 @@ docs: install
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf build dist .venv docs/_build *.egg-info
+	rm -rf build dist .venv* docs/_build *.egg-info

@@ -1,7 +1,7 @@
 """AlignSAM's ablations on the toy tasks: one seed of one task with all its variants, and what the seeds say together.
 
-The variants of a seed share what they can: each branch of the recalibration module is taught once, the oracle plays once, and
-random positions and single steps need no training of their own.
+The variants of a seed share what they can. Each branch of the recalibration module is taught once, and the oracle plays
+once. Random positions and single steps need no training of their own.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Calibration: from what was measured of a mask to its predicted Dice, a lower bound that holds, and what may go unreviewed.
 
-Labelled images that no training saw are cut in three. One third fits how signals tell Dice and presence; on the other two that
-fit is only measured, so that the bound (split conformal prediction) and the accepted share (a sequence of binomial tests, as
-in Learn then Test) hold for images drawn like the labelled ones, whatever the fit is worth.
+Labelled images that no training saw are cut in three. One third fits how signals tell Dice and presence. On the other two
+that fit is only measured. The bound is split conformal prediction, and the accepted share is found by a sequence of binomial
+tests, as in Learn then Test. So both hold for images drawn like the labelled ones, whatever the fit is worth.
 """
 
 import json
@@ -132,9 +132,9 @@ class Calibration:
     def accept_from(self, share: float, confidence: float = 0.9, good: float = GOOD) -> float:
         """The score from which masks can go unreviewed.
 
-        Among masks with at least that score, the share with a Dice below ``good`` is at most ``share``; with probability
-        ``confidence`` over the draw of the labelled images, which are taken as independent of each other. Scores are tested
-        from the highest down, in an order that does not depend on the truth, until one fails.
+        Among masks with at least that score, the share with a Dice below ``good`` is at most ``share``. That holds with
+        probability ``confidence`` over the draw of the labelled images, which are taken as independent of each other. Scores
+        are tested from the highest down, in an order that does not depend on the truth, until one fails.
 
         :return: a score, or infinity where the labelled images allow none
         :raises ValueError: a number is not between 0 and 1

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -323,6 +324,7 @@ EXPECTED: tuple[Any, ...] = (ValueError, OSError, ImportError, RuntimeError)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 1 where something is wrong, which is said in one line. ``--debug`` shows where it was raised."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl as soon as the machine has other work
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

@@ -53,9 +53,9 @@ def error_depths(truth: ArrayLike, predicted: ArrayLike | None) -> tuple[NDArray
 def oracle_click(truth: ArrayLike, predicted: ArrayLike | None, clicked: Pixels = ()) -> Click:
     """The greedy oracle: the innermost pixel of what is missed or of what is wrongly taken, whichever lies deeper.
 
-    This is the clicker of the interactive segmentation literature, as RITM's code has it (arXiv 2102.06583, section 5):
-    distances are exact, no pixel is clicked twice, and of two errors equally deep the wrongly taken one is corrected. Where
-    nothing is wrong, which ends an evaluation there, it confirms the object.
+    This is the clicker of the interactive segmentation literature, as RITM's code has it (arXiv 2102.06583, section 5).
+    Distances are exact, and no pixel is clicked twice. Of two errors equally deep, the wrongly taken one is corrected. RITM's
+    evaluation ends where nothing is wrong; here the click then confirms the object.
 
     :param truth: (H, W) bool; leave out of both masks what the annotation says nothing of
     :param predicted: (H, W) bool, None before the first click

@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 _SHAPES = 64
 
 
-class compiled_for_shapes(Generic[Arguments, Result]):  # noqa: N801 (used like a function)
+class compiled_for_shapes(Generic[Arguments, Result]):
     """A function that is compiled when it is first called with tensors of some shapes, and runs as it is where that fails.
 
     A copy, or one that another process unpickles, is compiled anew.

@@ -4,48 +4,65 @@ import os
 import platform
 import shutil
 from importlib import metadata
-from importlib.util import find_spec
+
+from packaging.requirements import Requirement
 
 from alignsam_sb3.files import cache_folder
 from alignsam_sb3.version import __version__
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "stable_baselines3",
-    "sb3_contrib",
-    "gymnasium",
-    "segment_anything",
-    "open_clip_torch",
-    "timm",
-)
-EXTRAS = {
-    "zoo": "rl_zoo3",
-    "app": "gradio",
-    "cvat": "cvat_sdk",
-    "label_studio": "label_studio_sdk",
-    "ray": "ray",
-    "hub": "huggingface_hub",
-    "onnx": "onnxruntime",
-    "mlflow": "mlflow",
-}
+PACKAGE = "alignsam_sb3"
+OFFLINE = ("ALIGNSAM_OFFLINE", "HF_HUB_OFFLINE")
 ROOM = 5e9
 """Bytes that a bank of some thousand images of a full-size SAM takes."""
 
 
 def report() -> str:
-    """Versions, devices, extras and the cache, one a line; what stands in the way begins with ``!``."""
-    lines = [f"alignsam_sb3 {__version__}, Python {platform.python_version()}, {platform.platform()}"]
-    lines += [_package(name) for name in PACKAGES]
-    lines += [_device(), *_extras(), *_cache()]
-    return "\n".join(lines)
+    """Versions, device, extras, cache and downloads, one a line; what stands in the way begins with ``!``."""
+    lines = [f"{PACKAGE} {__version__}, Python {platform.python_version()}, {platform.platform()}"]
+    return "\n".join([*lines, *_packages(), _device(), *_extras(), *_cache(), _downloads()])
 
 
-def _package(name: str) -> str:
+def _requirements(extra: str = "") -> list[Requirement]:
+    """What the package needs for an extra alone; without one, what it always needs."""
+    stated = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
+    if not extra:
+        return [entry for entry in stated if entry.marker is None]
+    return [entry for entry in stated if entry.marker is not None and entry.marker.evaluate({"extra": extra})]
+
+
+def _wrong(requirement: Requirement) -> str:
+    """What is wrong with an installed package, or the empty text."""
     try:
-        return f"  {name} {metadata.version(name)}"
+        version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return f"! {name} is missing: pip install --force-reinstall alignsam_sb3"
+        return f"{requirement.name} is missing"
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return "" if fits else f"{requirement.name} is {version}, not {requirement.specifier}"
+
+
+def _packages() -> list[str]:
+    try:
+        needed = _requirements()
+    except metadata.PackageNotFoundError:
+        return [f"! {PACKAGE} is not installed, so what it needs is not known: pip install -e . (in the clone)"]
+    found = [(entry, _wrong(entry)) for entry in needed]
+    return [
+        f"! {wrong}: pip install '{entry}'" if wrong else f"  {entry.name} {metadata.version(entry.name)}"
+        for entry, wrong in found
+    ]
+
+
+def _extras() -> list[str]:
+    try:
+        extras = metadata.metadata(PACKAGE).get_all("Provides-Extra", [])
+    except metadata.PackageNotFoundError:
+        return []
+    lines = []
+    for extra in extras:
+        wrong = [said for said in map(_wrong, _requirements(extra)) if said]
+        said = f"{'; '.join(wrong)} (pip install '{PACKAGE}[{extra}]')" if wrong else "there"
+        lines.append(f"  extra {extra}: {said}")
+    return lines
 
 
 def _device() -> str:
@@ -57,13 +74,6 @@ def _device() -> str:
     return f"  device: CPU, {os.cpu_count()} cores, {th.get_num_threads()} threads of torch"
 
 
-def _extras() -> list[str]:
-    return [
-        f"  extra {extra}: {'there' if find_spec(module) else f'''not installed (pip install 'alignsam_sb3[{extra}]')'''}"
-        for extra, module in EXTRAS.items()
-    ]
-
-
 def _cache() -> list[str]:
     folder = cache_folder()
     exists = next(path for path in (folder, *folder.parents) if path.exists())
@@ -73,3 +83,8 @@ def _cache() -> list[str]:
     free = shutil.disk_usage(exists).free
     lines.append(f"{'!' if free < ROOM else ' '} {free / 1e9:.1f} GB free there")
     return lines
+
+
+def _downloads() -> str:
+    forbidden = [name for name in OFFLINE if os.environ.get(name, "0") not in ("", "0")]
+    return f"  downloads: forbidden by {' and '.join(forbidden)}" if forbidden else "  downloads: allowed"

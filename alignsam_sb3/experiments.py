@@ -1,7 +1,7 @@
 """Training and judging the agents that choose prompts and refine masks, beside their baselines.
 
-Experiment one chooses the prompt against ground truth (by search, or by RL), experiment two refines masks against ground
-truth, experiment three chooses the prompt (and refines) by the reward network alone.
+Experiment one chooses the prompt against ground truth, by search or by RL. Experiment two refines masks against ground truth.
+Experiment three chooses the prompt (and refines) by the reward network alone.
 """
 
 import itertools

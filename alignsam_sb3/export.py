@@ -104,7 +104,9 @@ class _Policy(nn.Module):
 
 
 def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
-    """Write ``encoder``, ``decoder``, ``policy`` and, if it hears, ``language.onnx``; ``config.json`` and ``example.py``.
+    """Write ``encoder``, ``decoder``, ``policy`` and ``language.onnx``, ``config.json`` and ``example.py``.
+
+    A policy without a language prior has no ``language.onnx``.
 
     :return: what was written
     :raises ImportError: the packages of the extra are missing

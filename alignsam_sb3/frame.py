@@ -21,8 +21,8 @@ PADDING = -1.0
 class Frame:
     """A square that holds an image as a frozen model sees it.
 
-    Either the long side is scaled to ``side``, the aspect ratio is kept, and the rest, right and below, is padding (SAM), or
-    the image is squashed to the whole square (SAM 2, SAM 3, CLIP). Everything that a model says lies in its frame.
+    SAM scales the long side to ``side`` and keeps the aspect ratio; the rest, right and below, is padding. SAM 2, SAM 3 and
+    CLIP squash the image to the whole square. Everything that a model says lies in its frame.
 
     :param side: of the square, in pixels
     :param squash: fill the square, whatever the aspect ratio

@@ -20,6 +20,7 @@ from alignsam_sb3.calibration import ENTRY, Calibration
 from alignsam_sb3.files import cache_folder, removed_on_error
 from alignsam_sb3.policies import read_recipe
 from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
+from alignsam_sb3.policies.stages import saved_stages
 from alignsam_sb3.version import __version__
 
 WEIGHTS, DESCRIBED, FILM, CARD = "model.safetensors", "policy.json", "film.gif", "README.md"
@@ -29,13 +30,20 @@ FORMAT = 1
 def to_files(policy: Path, folder: Path) -> None:
     """Take a policy's zip apart into files that need no unpickling; its optimizer's state is left behind.
 
-    :raises ValueError: it is no policy of this package's, or holds objects that plain files cannot
+    :raises ValueError: it is no policy of this package's, was saved in the middle of a stage before PPO, or holds objects
+        that plain files cannot
     """
     archive, recipe = PolicyArchive(policy), read_recipe(policy)
     if recipe["not_plain"]:
         raise ValueError(
             f"{policy} was built with {', '.join(recipe['not_plain'])}, which plain files cannot hold: it cannot be "
             "shared safely"
+        )
+    half = [name for name, stage in saved_stages(archive).items() if 0 < stage.done < stage.of]
+    if half:
+        raise ValueError(
+            f"{policy} was saved in the middle of its {half[0]}, whose optimizer is not shared: finish it first, "
+            f"`alignsam train -i {policy}`"
         )
     states = archive.parameters()
     weights = states["policy"]

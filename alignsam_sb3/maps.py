@@ -46,9 +46,9 @@ def standard_cosines(cosine_maps: th.Tensor, inside: th.Tensor) -> th.Tensor:
 def guide_maps(similarity_maps: th.Tensor, cosine_maps: th.Tensor, target: th.Tensor) -> th.Tensor:
     """What language says of the task in five maps (B, 5, h, w), whatever the number of categories and their order.
 
-    The target's map, the strongest of the others (scaled down; 0 without others), 1 in the image and 0 in its padding; and the
-    standardised cosine of the target and the highest of the others (0 without others). Each map alone has a maximum of 1,
-    whatever is there; the cosines tell which of the texts suits a place.
+    The five are: the target's map; the strongest of the others, scaled down; 1 in the image and 0 in its padding; the target's
+    standardised cosine; the highest cosine of the others. Without others, theirs are 0. Each map alone has a maximum of 1,
+    whatever is there. The cosines tell which of the texts suits a place.
 
     :param similarity_maps: (B, N, h, w) in [0, 1], negative in the padding
     :param cosine_maps: (B, N, h, w)

@@ -64,7 +64,9 @@ class Predictor:
         self.categories, self.recipe, self.calibration = tuple(categories), recipe or {}, calibration
         texts = tuple(task.prompts.get(name, name) for name in self.categories)
         self._prior = None if clip is None else LanguagePrior(clip, texts)
-        self.fingerprint = digest(model.policy.state_dict(), json.dumps(task.to_json(), sort_keys=True))
+        default = Task().to_json()  # an option that a later version adds changes no policy that does not use it
+        chosen = {name: value for name, value in task.to_json().items() if value != default[name]}
+        self.fingerprint = digest(model.policy.state_dict(), json.dumps(chosen, sort_keys=True))
 
     @classmethod
     def load(
@@ -229,9 +231,10 @@ class Predictor:
     def _signals(self, episodes: ClickEpisodes, before: th.Tensor) -> list[dict[str, float]]:
         """What the segmenter's answers tell of the quality of each mask.
 
-        ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure);
-        ``agreement``: IoU with the mask before the last step; ``area``: share of the frame; ``certainty``: mean distance of
-        the probability from one half, within the mask.
+        - ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure)
+        - ``agreement``: IoU with the mask before the last step
+        - ``area``: share of the frame
+        - ``certainty``: mean distance of the probability from one half, within the mask
         """
         logits, ends = episodes.sessions.logits, episodes.sessions.iou
         mask = logits > 0

@@ -24,15 +24,15 @@ SPOKEN = ("target_category", "similarity_maps", "cosine_maps")
 class Recalibration(nn.Module):
     """Logits of the foreground for each cell of the embedding.
 
-    The implicit branch: two convolution blocks over ``s_t = E * M + E`` (embedding and belief). The explicit branch: three
-    convolutions over ``s_t`` and ``s_c`` (the embedding weighted by the language prior's map, and the five maps of
-    :func:`~alignsam_sb3.maps.guide_maps`), self-attention, two convolutions. Both first narrow the
-    embedding, and see means and maxima of their features over the image, which tell what is common in it. Normalised within
-    one sample.
+    The implicit branch: two convolution blocks over ``s_t = E * M + E``, with the embedding E and the mask's probability M.
+    The explicit branch: three convolutions over ``s_t`` and ``s_c``, self-attention, two convolutions. ``s_c`` is the
+    embedding weighted by the language prior's map, and the five maps of :func:`~alignsam_sb3.maps.guide_maps`. Both branches
+    first narrow the embedding. Both see means and maxima of their features over the image, which tell what is common in it.
+    Features are normalised within one sample.
 
-    Beyond the paper, the implicit branch sees the pixels through a few strided convolutions: what SAM was not made to care
-    about, such as whether a thing is in focus, its embedding holds badly. The explicit branch gains little or nothing from
-    them (docs/ablation.md).
+    Beyond the paper, the implicit branch sees the pixels through a few strided convolutions. SAM was not made to care whether
+    a thing is in focus, so its embedding hardly tells. The explicit branch gains little or nothing from the pixels
+    (docs/ablation.md).
 
     :param observation_space: needs ``sam_image_embeddings`` and ``sam_pred_mask_prob``; for the implicit branch ``image``, for
         the explicit one ``target_category``, ``similarity_maps`` and ``cosine_maps``, too

@@ -22,10 +22,14 @@ class ClickSessions:
     :param n: number of sessions
     :param remembers: keep every answer, so that clicks can be undone
 
-    ``sizes`` (N, 2) height and width of each image in pixels; ``point_coords`` (N, T, 2) as (x, y) in pixels of the image,
-    ``point_labels`` (N, T), ``counts`` (N,) the clicks so far; ``boxes`` (N, 4) in pixels of the image, NaN where there is
-    none; ``features`` what the segmenter says of each image; ``logits`` (N, 4h, 4w) its last answer in the frame, 0 before
-    the first; ``iou`` (N,) the IoU that it predicts for it; ``answered`` (N,) whether there is one.
+    - ``sizes`` (N, 2): height and width of each image in pixels
+    - ``point_coords`` (N, T, 2): clicks as (x, y) in pixels of the image
+    - ``point_labels`` (N, T), and ``counts`` (N,): clicks so far
+    - ``boxes`` (N, 4): in pixels of the image, NaN where there is none
+    - ``features``: what the segmenter says of each image
+    - ``logits`` (N, 4h, 4w): its last answer in the frame, 0 before the first
+    - ``iou`` (N,): the IoU that it predicts for that answer
+    - ``answered`` (N,): whether there is an answer
     """
 
     def __init__(self, segmenter: PromptableSegmenter, n: int, remembers: bool = False) -> None:

@@ -15,8 +15,8 @@ def language_signals(inside: NDArray[np.bool_], cosines: Floats, scores: Floats,
     :param cosines: (N, h, w) how much each place suits each of N categories, -1 in the padding
     :param scores: (N,) whether each category is in the image at all
     :param category: whose mask it is
-    :return: ``clip_score``; ``map_top``, the category's best place; ``map_inside`` and ``map_outside``, its mean within and
-        without the mask; each ``_margin`` is how much more that is than for the best other category, 0 where there is no other
+    :return: ``clip_score``; ``map_top``, the category's best place; ``map_inside`` and ``map_outside``, its mean inside and
+        outside the mask. Each ``_margin`` says how much more that is than for the best other category, 0 without others
     """
     real = cosines[category] > PADDING
     within, without = real & inside, real & ~inside

@@ -30,22 +30,24 @@ class Task:
     :param prompts: what to ask the prior for a category, where its name does not say it: ``{"disc": "something round"}``
     :param reward: ``"dice_gain"``, ``"shaped"`` or ``"paper"``, which look at the truth, ``"network"``, which does not, or a
         function of a :class:`~alignsam_sb3.rewards.RewardContext`
-    :param reward_network: scores every mask (``info["reward_net_score"]``), as a reward or beside one: a folder that
-        ``python -m alignsam_sb3.rewards.network fit`` wrote, ``tiny`` or ``tiny_named`` (embedded, for toy scenes) or a
-        RewardScorer; with the reward ``"network"`` the default is the embedded one that knows the categories
+    :param reward_network: scores every mask (``info["reward_net_score"]``), as a reward or beside one. A folder that
+        ``python -m alignsam_sb3.rewards.network fit`` wrote, a RewardScorer, or ``tiny`` or ``tiny_named``, which are embedded
+        and for toy scenes. With the reward ``"network"`` the default is the embedded one that knows the categories
     :param max_steps: clicks in an episode
     :param patches: cells along each axis of the grid
     :param labels: who says whether a click is positive: ``"agent"``; ``"srm"``, the recalibration module's map at that place;
-        ``"positive"``, always; ``"oracle-train-only"``, the truth, which evaluation refuses. But for ``"agent"`` an action is
-        a position only: of each cell's two actions the mask allows one
+        ``"positive"``, always; ``"oracle-train-only"``, the truth, which evaluation refuses. With all but ``"agent"`` an
+        action is a position only: of each cell's two actions the mask allows one
     :param srm: hand out ``foreground_map`` (h, w) in [0, 1], where the policy's recalibration module sees the target; 0.5
         everywhere before there is one. ``labels="srm"`` implies it
-    :param initial_pair: begin with one positive and one negative click (AlignSAM, section 4.1): random ones of the truth in
-        training, the map's most and least certain places in evaluation; what is not the split ``"train"`` counts as evaluation
+    :param initial_pair: begin with one positive and one negative click (AlignSAM, section 4.1). In training they are random
+        ones of the truth, in evaluation the map's most and least certain places. Every split but ``"train"`` is evaluation
     :param box: begin with a box: ``"clip"``, around what the language prior sees, or ``"truth-jittered-train-only"``, the
         truth's, moved a little, which evaluation refuses
     :param remove: offer an action that takes the last click back
     :param done: offer an action that ends the episode
+    :param absent: share of episodes whose target is not in the image. Right is then ``done`` at once: an empty mask has a Dice
+        of 1, any other one of 0
     :param on_error: ``"skip"`` leaves out images that cannot be read, ``"raise"`` names them
     :param device: where the frozen models run
     :param bank: where their answers are kept: ``"device"``, ``"host"``, or ``"auto"``, on the device if they fit
@@ -68,6 +70,7 @@ class Task:
     box: str | None = None
     remove: bool = False
     done: bool = False
+    absent: float = 0.0
     on_error: str = "raise"
     device: str = "auto"
     bank: str = "auto"
@@ -86,6 +89,7 @@ class Task:
             raise ValueError(f"max_steps must be a whole number between 1 and {LONGEST}, got {str(self.max_steps)[:60]!r}")
         make_reward(self.reward)
         self._check_combinations()
+        self._check_absent()
 
     def _check_combinations(self) -> None:
         if self.prompts and self.clip is None:
@@ -102,6 +106,20 @@ class Task:
         if self.box == "truth-jittered-train-only" and self.split != "train":
             raise ValueError("box='truth-jittered-train-only' looks at the truth, which evaluation must not: take box='clip'")
         self.check_truth(self.may_begin_from_truth)
+
+    def _check_absent(self) -> None:
+        if not 0 <= self.absent < 1:
+            raise ValueError(f"absent is a share of the episodes, at least 0 and below 1, got {self.absent!r}")
+        if not self.absent:
+            return
+        if not self.done:
+            raise ValueError("with absent > 0 an agent must be able to say that nothing is there: give done=True")
+        if self.clip is None:
+            raise ValueError("with absent > 0 an agent must be told what to look for: give clip, for example clip='tiny'")
+        if self.initial_pair or self.box:
+            raise ValueError("with absent > 0 an episode cannot begin with a pair or a box: the target may not be there")
+        if self.reward == "network":
+            raise ValueError("the reward network scores masks of what is there: with absent > 0 take reward='dice_gain'")
 
     def check_truth(self, allowed: bool) -> None:
         """Refuse what takes clicks, labels or boxes from the truth where the task must not look at it, or has none.

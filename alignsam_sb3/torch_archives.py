@@ -1,9 +1,9 @@
 """Tensors out of the files that torch writes, without running anything of them.
 
 ``torch.save`` and ``torch.jit.save`` write a zip file: tensors as plain bytes, and a pickle that says what belongs together.
-Here that pickle is *interpreted*: containers and tensors are built by this module, and every other object that it names stays
-an inert :class:`Inert`, so no class is imported, nothing is called, and nothing that a file brings is run. What a file claims
-of its tensors is checked against the bytes that are there.
+Here that pickle is *interpreted*. This module builds containers and tensors, and every other object that the pickle names
+stays an :class:`Inert`. No class is imported, nothing is called, and nothing that a file brings is run. What a file claims of
+its tensors is checked against the bytes that are there.
 """
 
 import math

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
+from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, distributed, read_recipe
 from alignsam_sb3.policies.stages import describe_progress
 from alignsam_sb3.task import Task, merge_options
@@ -53,7 +55,7 @@ OUR_OPTIONS = """Besides the zoo's options, which follow:
   --warm-start STEPS   imitate the oracle for so many steps before PPO; 0: not at all. By default what the file says
   --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
   --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
-  --debug-maps         show belief and similarity maps in the films
+  --debug-maps         show the mask's probability and the similarity map in the films
   --categories NAME .. categories of the data set to keep
   --dataset-kwargs NAME=VALUE ..  options of the data set: folds=2 min_area=0.02
   --mlflow [URI]       log to MLflow as well
@@ -131,7 +133,7 @@ class OurOptions:
 
     :param mlflow: tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables
     :param warm_start: steps of imitation before PPO, None for what the file says
-    :param debug_maps: show belief and similarity maps in the films
+    :param debug_maps: show the mask's probability and the similarity map in the films
     :param trust: unpickle what is not written in plain values
     :param anew: the policy that ``-i`` names begins a new training instead of going on with its own
     """
@@ -150,9 +152,10 @@ class OurOptions:
 class SamExperimentManager(ExperimentManager):
     """The zoo's manager with four repairs.
 
-    ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file; the evaluation
-    environment gets the same ones on the evaluation split; resuming goes on with step count and schedule; Dice, films and
-    MLflow are logged.
+    - ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file.
+    - The evaluation environment gets the same ones on the evaluation split.
+    - Resuming goes on with step count and schedule.
+    - Dice, films and MLflow are logged.
     """
 
     default_vec_env_cls = SamSegVecEnv
@@ -256,10 +259,8 @@ class SamExperimentManager(ExperimentManager):
         if goes_on:
             steps -= model.num_timesteps
             if steps <= 0:
-                raise ValueError(
-                    f"{self.trained_agent} has already seen {model.num_timesteps} steps of {self.n_timesteps}: "
-                    "ask for more in all with -n"
-                )
+                self._finish(model)
+                return
             print(f"Going on from step {model.num_timesteps} to {self.n_timesteps}")
             assert model.env is not None
             done = model.num_timesteps + sum(stage.done for stage in getattr(model, "stages", {}).values())
@@ -281,6 +282,18 @@ class SamExperimentManager(ExperimentManager):
             if model.env is not None:
                 model.env.close()
 
+    def _finish(self, model: BaseAlgorithm) -> None:
+        """Nothing is left to learn: right for the last checkpoint of a training that died before it saved its policy.
+
+        :raises ValueError: there is a policy beside it, or it is one
+        """
+        given = Path(self.trained_agent)
+        said = f"{given} has already seen {model.num_timesteps} steps of {self.n_timesteps}"
+        policy = given.with_name(f"{self.env_name}.zip")
+        if policy.exists() or not given.name.startswith("rl_model_"):
+            raise ValueError(f"{said}: ask for more in all with -n")
+        print(f"{said}, and no {policy.name} was saved beside it: it is saved as it is. For more ask with -n")
+
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         if not distributed.rank():
             super().save_trained_model(model)
@@ -299,11 +312,15 @@ def install(ours: OurOptions) -> None:
     rl_zoo3.enjoy.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined, assignment]
 
 
-def hyperparams_folder() -> Path:
-    """Where the hyperparameter files ``<algo>.yml`` are: in the package, or beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "hyperparams"
-    return installed if installed.is_dir() else package.parent / "hyperparams"
+def hyperparams_file(algorithm: str) -> str:
+    """The file of ``hyperparams/`` that the zoo reads for an algorithm.
+
+    :raises SystemExit: there is none
+    """
+    found = {Path(str(file)).stem: str(file) for file in files("alignsam_sb3.hyperparams").iterdir() if file.name[:1] != "_"}
+    if algorithm not in found:
+        raise SystemExit(f"{nearest('algorithm', algorithm, found)}. Others need a --conf-file of yours")
+    return found[algorithm]
 
 
 def main(script: str) -> None:
@@ -438,5 +455,5 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     ):
         out += [option, *values] if values else []
     if script == "train":
-        out += ["--conf-file", known.conf_file or str(hyperparams_folder() / f"{algo}.yml")]
+        out += ["--conf-file", known.conf_file or hyperparams_file(algo)]
     return ours, out

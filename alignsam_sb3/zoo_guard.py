@@ -1,8 +1,8 @@
 """What the zoo would run of a file or a command line, and does not without ``--trust``.
 
-The zoo evaluates ``key:value`` options as Python, reads a run's ``config.yml`` with a loader that makes any object, imports
-the wrappers that it names, and unpickles policies, statistics and replay buffers. Runs are downloaded and passed on, so here
-all of these are read as plain values.
+The zoo evaluates ``key:value`` options as Python. It reads a run's ``config.yml`` with a loader that makes any object, and
+imports the wrappers that it names. It unpickles policies, statistics and replay buffers. Runs are downloaded and passed on, so
+here all of these are read as plain values.
 """
 
 import argparse

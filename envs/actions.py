@@ -17,11 +17,13 @@ class ClickActions:
     :param grid: the cells that can be clicked
     :param remove: offer an action that takes the last click back
     :param done: offer an action that ends the episode
+    :param done_at_once: offer it before the first click, too: where the target may not be there at all
     """
 
     grid: CellGrid
     remove: bool = False
     done: bool = False
+    done_at_once: bool = False
 
     @property
     def n(self) -> int:
@@ -63,10 +65,12 @@ class ClickActions:
 
         :param on_image: (N, n_cells) the cells that can be clicked at all
         :param used: (N, n_cells) the cells that hold a click; neither label may be clicked there again
-        :param clicked: (N,) whether there is a click to take back or to stop after
+        :param clicked: (N,) whether there is a click to take back, or to stop after
         """
         free = on_image & ~used
         full = ~free.any(1) & ~(clicked & self.done)
         free[full] = on_image[full]
         extra = np.repeat(clicked[:, None], self.remove + self.done, axis=1)
+        if self.done_at_once:
+            extra[:, -1] = True
         return np.concatenate([free, free, extra], axis=1).astype(np.int8)

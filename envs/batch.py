@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +80,7 @@ class ClickBatch(ClickEpisodes):
         self.rngs = [np.random.default_rng() for _ in range(n)]
         self.rows = np.zeros(n, np.int64)
         self.dice, self.iou, self.best_dice, self.scores = (np.zeros(n) for _ in range(4))
+        self.absent = np.zeros(n, bool)
         self._on_object, self._judged = (np.zeros((n, self.grid.n_cells), bool) for _ in range(2))
         self._info: list[dict[str, Any]] = [{} for _ in range(n)]
         self._scored: dict[str, th.Tensor] = {}
@@ -117,7 +119,7 @@ class ClickBatch(ClickEpisodes):
         """
         if not len(which):
             return
-        chosen = [self._choose(int(i), wanted) for i, wanted in zip(which, episodes or [None] * len(which), strict=True)]
+        chosen = self._choose(which, episodes or [None] * len(which))
         self.rows[which] = [row for row, _ in chosen]
         categories = np.array([category for _, category in chosen])
         drawn = self.shared.device_bank.gather(self.rows[which])
@@ -125,8 +127,9 @@ class ClickBatch(ClickEpisodes):
         features = {name: drawn.pop(name) for name in self.sessions.features}
         self.start(which, features, drawn, sizes, categories)
         self.judge.note(which, [self._note(int(i)) for i in which])
-        for counter in (self.scores, self.dice, self.iou, self.best_dice):
-            counter[which] = 0
+        self.scores[which] = 0
+        for measured in (self.dice, self.iou, self.best_dice):
+            measured[which] = self.absent[which]  # no mask at all is right where the target is absent
         if not self.labelled:
             self.dice[which] = self.iou[which] = self.best_dice[which] = np.nan
         self._note_for_scorer(which)
@@ -137,26 +140,43 @@ class ClickBatch(ClickEpisodes):
             self.place_pairs(which, pairs)
         self.refresh()
 
-    def _choose(self, i: int, wanted: tuple[int, int] | None) -> tuple[int, int]:
-        """Choose an episode's image and category; one that cannot be read is replaced where that is allowed."""
+    def _choose(self, which: Rows, wanted: Sequence[tuple[int, int] | None]) -> list[tuple[int, int]]:
+        """Choose images and categories of episodes; images that nobody asked for before are described together."""
+        chosen = [episode or self._draw(int(i)) for i, episode in zip(which, wanted, strict=True)]
+        with suppress(UnreadableImageError):  # which one it is, is found out below
+            self.shared.device_bank.gather(np.array([row for row, _ in chosen]), [])
+        return [
+            self._readable(int(i), episode, given is not None) for i, episode, given in zip(which, chosen, wanted, strict=True)
+        ]
+
+    def _draw(self, i: int) -> tuple[int, int]:
+        shared, rng = self.shared, self.rngs[i]
+        if not self.task.absent or rng.random() >= self.task.absent:
+            return draw_episode(shared.images_by_category, rng)
+        return shared.draw_absent(rng)
+
+    def _readable(self, i: int, episode: tuple[int, int], given: bool) -> tuple[int, int]:
+        """An episode, or where its image cannot be read and that is allowed, another one."""
         shared = self.shared
         while True:
-            row, category = wanted or draw_episode(shared.images_by_category, self.rngs[i])
+            row = episode[0]
             try:
                 self.scenes.scene(row)
                 shared.device_bank.gather(np.array([row]), [])
             except UnreadableImageError as error:
                 shared.unreadable.add(row)
-                if self.task.on_error == "raise" or wanted or not shared.readable():
+                if self.task.on_error == "raise" or given or not shared.readable():
                     raise
                 logger.warning("image %d is skipped (%d so far): %s", row, len(shared.unreadable), error)
+                episode = self._draw(i)
                 continue
-            return row, category
+            return episode
 
     def _note(self, i: int) -> Target:
         row, category = int(self.rows[i]), int(self.categories[i])
         scene, target = self.scenes.scene(row), self.scenes.target(row, category)
         self._on_object[i], self._judged[i] = target.on_object, target.judged
+        self.absent[i] = self.labelled and scene.labelled and not target.share.any()
         self._info[i] = {"image_id": scene.image_id, "category": self._name(category)} | described(self.shared, row, category)
         return target
 
@@ -249,7 +269,8 @@ class ClickBatch(ClickEpisodes):
         logits = self.sessions.logits[at]
         answered = self.sessions.answered[which]
         if self.labelled:
-            both = np.where(answered[:, None], self.judge.dice_and_iou(which, logits), 0.0)
+            nothing = self.absent[which, None].astype(float)  # what an empty mask is worth
+            both = np.where(answered[:, None], self.judge.dice_and_iou(which, logits), nothing)
             self.dice[which], self.iou[which] = both.T
             blank = [k for k, i in enumerate(which) if not self.scenes.scene(int(self.rows[i])).labelled]
             self.dice[which[blank]] = self.iou[which[blank]] = np.nan
@@ -318,11 +339,17 @@ class ClickBatch(ClickEpisodes):
 
     def oracle_action(self, i: int) -> int:
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""
+        if self.absent[i]:
+            return self.actions.n - 1  # done
         truth, mask = self._truth_and_mask(i)
         return oracle_action(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 
     def oracle_preference(self, i: int) -> NDArray[np.float32]:
-        """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too."""
+        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too."""
+        if self.absent[i]:
+            done = np.zeros(self.actions.n, np.float32)
+            done[-1] = 1
+            return done
         truth, mask = self._truth_and_mask(i)
         return oracle_preference(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 

@@ -56,7 +56,7 @@ class ClickEpisodes:
     def __init__(self, task: Task, segmenter: PromptableSegmenter, n_categories: int, n: int) -> None:
         self.task, self.n, self.segmenter = task, n, segmenter
         self.grid = CellGrid(segmenter.frame, task.patches)
-        self.actions = ClickActions(self.grid, task.remove, task.done)
+        self.actions = ClickActions(self.grid, task.remove, task.done, task.absent > 0)
         self.sessions = ClickSessions(segmenter, n, remembers=task.remove)
         self.recalibration: Recalibration | None = None
         self.categories, self.num_steps = np.zeros(n, np.int64), np.zeros(n, np.int64)

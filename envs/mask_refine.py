@@ -26,9 +26,12 @@ class MaskRefineEnv(gym.Env[Observation, int]):
 
     The mask to begin with is the text segmenter's answer to one of ``prompts``, drawn anew each time.
 
-    Observation (Dict): ``features``, ten numbers about the mask, four about what each operation would change (how much it
-    adds and takes away, how sure the map was there, whether it looks like the mask or like the rest), and the share of steps
-    gone; and ``action_mask``: operations that would change nothing are forbidden. Ground truth is not in it.
+    Observation (Dict), without the truth:
+
+    - ``features``: ten numbers about the mask, four about what each operation would change, and the share of steps gone. The
+      four are: how much it adds, how much it takes away, how sure the map was there, and whether that part looks like the mask
+      or like the rest.
+    - ``action_mask``: operations that would change nothing are forbidden.
 
     :param dataset: a spec
     :param split: ``"train"`` or ``"eval"``

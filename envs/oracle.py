@@ -34,18 +34,18 @@ def oracle_action(
 def oracle_preference(
     truth: Mask, mask: Mask | None, allowed: NDArray[np.int8], grid: CellGrid, size: Size, labels: str = "agent"
 ) -> NDArray[np.float32]:
-    """How much the oracle would like each action, (n_actions,) adding up to 1.
+    """How the oracle rates each action, (n_actions,) adding up to 1.
 
-    A cell is liked the more the deeper its centre lies in what the mask misses (a positive click) or wrongly takes (a
-    negative one). Where no cell's centre does, all goes to :func:`oracle_action`.
+    A click is rated by how deep the cell's centre lies in an error. For a positive click that is what the mask misses, for a
+    negative one what it wrongly covers. Where no cell's centre lies in an error, :func:`oracle_action` gets all.
     """
-    liked = np.zeros(len(allowed), np.float32)
+    ratings = np.zeros(len(allowed), np.float32)
     positive, negative = (grid.sample(depth, size) for depth in error_depths(truth, mask))
     if labels == "oracle-train-only":  # the positive action stands for both
         positive = np.maximum(positive, negative)
-    liked[: 2 * grid.n_cells] = np.concatenate([positive, negative])
-    liked *= allowed
-    if liked.max() < 1:
-        liked[oracle_action(truth, mask, allowed, grid, size, labels)] = 1
-    sharp = (liked / liked.max()) ** PREFERENCE_SHARPNESS
+    ratings[: 2 * grid.n_cells] = np.concatenate([positive, negative])
+    ratings *= allowed
+    if ratings.max() < 1:
+        ratings[oracle_action(truth, mask, allowed, grid, size, labels)] = 1
+    sharp = (ratings / ratings.max()) ** PREFERENCE_SHARPNESS
     return np.asarray(sharp / sharp.sum(), np.float32)

@@ -23,12 +23,16 @@ _ALONE = np.zeros(1, np.int64)
 class SamSegEnv(gym.Env[Arrays, int]):
     """Each action clicks one cell of a grid as foreground or background; a frozen SAM answers all clicks so far.
 
-    Observation (Dict): ``image`` (3, S, S) uint8 and ``sam_image_embeddings`` (C, h, w) in the segmenter's frame,
-    ``sam_pred_mask_prob`` (4h, 4w) the current belief (0.5 before the first click), ``target_category``, ``num_steps``, and
-    ``action_mask`` (n_actions,), the same as :meth:`action_masks`. With a language prior also ``similarity_maps``
-    (n_categories, h, w) in [0, 1], where CLIP Surgery sees each category's text, and ``cosine_maps`` (n_categories, h, w) in
-    [-1, 1], how much each place suits it, both -1 in the padding; with ``srm`` also ``foreground_map`` (h, w). The truth is
-    used for rewards only.
+    Observation (Dict); the truth is used for rewards only:
+
+    - ``image`` (3, S, S) uint8 and ``sam_image_embeddings`` (C, h, w), in the segmenter's frame
+    - ``sam_pred_mask_prob`` (4h, 4w): the mask's probability, 0.5 before the first click
+    - ``target_category``, ``num_steps``
+    - ``action_mask`` (n_actions,): the same as :meth:`action_masks`
+    - with a language prior ``similarity_maps`` (n_categories, h, w) in [0, 1]: where CLIP Surgery sees each category's text
+    - with a language prior ``cosine_maps`` (n_categories, h, w) in [-1, 1]: how much each place suits each text. Both kinds
+      of maps are -1 in the padding
+    - with ``srm`` ``foreground_map`` (h, w)
 
     An action that the mask forbids changes nothing, uses the step up, and is reported as ``info["invalid_action"]``.
     ``info["dice"]`` and ``info["iou"]`` are measured on a grid in the segmenter's frame; evaluation measures in the image.
@@ -130,7 +134,7 @@ class SamSegEnv(gym.Env[Arrays, int]):
         return self.batch.oracle_action(0)
 
     def oracle_preference(self) -> NDArray[np.float32]:
-        """How much the oracle would like each action, (n_actions,) adding up to 1. It looks at the truth, too."""
+        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too."""
         return self.batch.oracle_preference(0)
 
     def truth_on_grid(self) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from alignsam_sb3.envs.scenes import Scenes, judging_side
 from alignsam_sb3.envs.spaces import picture_side
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, load_dataset
+from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, draw_absent, load_dataset
 from alignsam_sb3.datasets.seen import Hashes, hash_in
 from alignsam_sb3.device_bank import DeviceBank
 from alignsam_sb3.features import FeatureBank, SegmenterSource, open_bank
@@ -23,6 +23,7 @@ from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
 from alignsam_sb3.task import Task
 
+_TRIES = 100  # to find an image that lacks something
 _SAMPLES = 64  # images kept as they were read
 os.register_at_fork(after_in_child=lambda: th.set_num_threads(1))  # a forked child that waited for its parent's threads hung
 
@@ -91,6 +92,25 @@ class Shared:
     def labelled(self) -> bool:
         """Whether the data set has ground truth."""
         return bool(getattr(self.dataset, "labelled", True))
+
+    def draw_absent(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw a target and an image of which the annotation says that it does not show it.
+
+        :return: (image index, category id)
+        :raises ValueError: no such image is found
+        """
+        for _ in range(_TRIES):
+            row, category = draw_absent(self.images_by_category, rng)
+            try:
+                sample = self.sample(row)
+            except UnreadableImageError:
+                return row, category  # whoever reads it next knows what to do
+            if sample.labelled and not sample.target(category).any() and sample.valid_for(category) is None:
+                return row, category
+        raise ValueError(
+            f"absent > 0 needs images of which it is known what they lack: {_TRIES} were drawn, and each has parts of which "
+            "the annotation says nothing"
+        )
 
     def fill(self) -> None:
         """Describe all images now, with a progress bar, rather than each when it is first drawn.

@@ -54,7 +54,7 @@ class SamSegVecEnv(VecEnv):
         self._actions = np.zeros(self.num_envs, np.int64)
         self._returns, self._began = np.zeros(self.num_envs), time.time()
 
-    def reset(self) -> Observation:  # type: ignore[override]
+    def reset(self) -> Observation:
         for i, seed in enumerate(self._seeds):
             if seed is not None:
                 self.batch.rngs[i], _ = seeding.np_random(seed)
@@ -92,7 +92,7 @@ class SamSegVecEnv(VecEnv):
                 self.reset_infos[i] = self.batch.info(int(i))
             self._returns[ended] = 0
             observation = self._observe()
-        return observation, step.rewards.astype(np.float32), step.over.copy(), infos  # type: ignore[return-value]
+        return observation, step.rewards.astype(np.float32), step.over.copy(), infos
 
     def _monitor(self, i: int, info: dict[str, Any]) -> None:
         """Report an episode as the environment's own Monitor would."""

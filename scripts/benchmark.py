@@ -202,6 +202,25 @@ def measure_banks(options: dict[str, Any]) -> dict[str, float]:
     return {"embeddings": len(dataset) / seconds[0], "with maps": len(dataset) / sum(seconds)}
 
 
+def measure_overhead(device: str, episodes: int) -> dict[str, float]:
+    """Milliseconds of one environment beside the decoder, for a reset and for a step; the median of the episodes."""
+    env = gym.make("SamSeg-v0", clip=None, dataset_kwargs={"n_images": 16}, device=device).unwrapped
+    assert isinstance(env, SamSegEnv)
+    for row in range(16):  # what is computed once per image is no part of it
+        env.reset(seed=0, options={"image_index": row, "category_id": env.shared.dataset[row].category_ids[0]})
+    clock: Clock = defaultdict(float)
+    segmenter = env.shared.segmenter
+    original, segmenter.decode = segmenter.decode, timed(clock, "decode", segmenter.decode)  # type: ignore[method-assign]
+    spent: dict[str, list[float]] = {"reset": [], "step": []}
+    for _ in range(episodes):
+        for what, call in (("reset", env.reset), *[("step", lambda: env.step(int(env.action_space.sample())))] * 3):
+            clock["decode"], began = 0.0, time.perf_counter()
+            call()  # type: ignore[operator]
+            spent[what].append(time.perf_counter() - began - clock["decode"])
+    segmenter.decode = original  # type: ignore[method-assign]
+    return {what: 1000 * float(np.median(seconds)) for what, seconds in spent.items()}
+
+
 def plot(report: dict[str, Any], path: Path) -> None:
     """Steps per second, and where the time goes, for each number of environments."""
     import matplotlib
@@ -248,7 +267,9 @@ def main() -> None:
         row["training_ratio"] = row["training_steps_per_second"] / base["training_steps_per_second"]
         row["bytes_ratio"] = row["bytes_per_transition"] / base["bytes_per_transition"]
     banks = measure_banks({"n_images": 16 if args.quick else 200})
+    overhead = measure_overhead(args.device, 8 if args.quick else 200)
     report = {"device": args.device, "rows": rows, "bank_images_per_second": banks, "threads": th.get_num_threads()}
+    report["overhead_ms"] = overhead
     write_json(args.out / "benchmark.json", report)
     plot(report, args.out / "benchmark.png")
     head = ("rollout steps/s", "training steps/s", "x naive (rollout)", "x naive (training)", "bytes/transition")
@@ -261,6 +282,7 @@ def main() -> None:
             f"| {row['update_ms_per_step']:.2f} | {row['peak_memory_mb']:.0f} |"
         )
     print("bank: " + ", ".join(f"{speed:.0f} images/s ({what})" for what, speed in banks.items()))
+    print("one environment, beside the decoder: " + ", ".join(f"{ms:.2f} ms a {what}" for what, ms in overhead.items()))
     print(f"Written to {args.out}")
 
 

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from configparser import ConfigParser
+from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from alignsam_sb3 import cli
+from alignsam_sb3 import cli, doctor
 from alignsam_sb3.version import __version__
 
 
@@ -18,6 +21,16 @@ def test_without_words_it_says_what_there_is(capsys):
 
 def test_its_version(capsys):
     assert cli.main(["--version"]) == 0 and __version__ in capsys.readouterr().out
+
+
+def test_threads_of_the_command_do_not_spin(monkeypatch):
+    code = "import os; from alignsam_sb3 import cli; cli.main(['--version']); print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "passive"), ("active", "active")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert done.stdout.split()[-1] == expected
 
 
 def test_an_unknown_word_names_the_nearest(capsys):
@@ -64,14 +77,44 @@ def test_training_and_tuning_are_the_zoos(monkeypatch):
 
 
 def test_describe_is_the_data_sets_own(capsys):
-    assert cli.main(["describe", "toy:saliency", "--options", "n_images=3"]) == 0
+    assert cli.main(["describe", "toy:saliency", "--dataset-kwargs", "n_images=3"]) == 0
     assert "3" in capsys.readouterr().out
 
 
-def test_the_doctor_names_versions_and_the_cache(capsys, cache):
+def test_the_doctor_names_versions_and_the_cache(monkeypatch, capsys, cache):
+    for name in doctor.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
     assert cli.main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert f"alignsam_sb3 {__version__}" in said and "torch " in said and str(cache) in said
+    assert "\n  downloads: allowed" in said
+
+
+def test_the_doctor_names_every_extra_of_the_package(capsys, cache):
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    stated = ConfigParser()
+    stated.read(Path(__file__).resolve().parents[1] / "setup.cfg")
+    installed = metadata.metadata("alignsam_sb3").get_all("Provides-Extra")
+    assert {extra.replace("_", "-") for extra in stated["options.extras_require"]} >= {*installed} > {"zoo", "hf", "docs"}
+    assert not [extra for extra in installed if f"\n  extra {extra}: " not in said]
+
+
+def test_the_doctor_says_what_is_missing_too_old_and_forbidden(monkeypatch, capsys, cache):
+    needs = ["torch>=2.8", "pillow<2", "no-such-package>=1", "torch>=99; extra == 'big'", "filelock>=3; extra == 'small'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: needs)
+    monkeypatch.setattr(doctor.metadata, "metadata", lambda name: SimpleNamespace(get_all=lambda *args: ["big", "small"]))
+    for name in doctor.OFFLINE:
+        monkeypatch.setenv(name, "1")
+    assert cli.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "! no-such-package is missing: pip install 'no-such-package>=1'" in lines
+    assert f"! pillow is {metadata.version('pillow')}, not <2: pip install 'pillow<2'" in lines
+    torch = metadata.version("torch")
+    assert f"  torch {torch}" in lines
+    assert f"  extra big: torch is {torch}, not >=99 (pip install 'alignsam_sb3[big]')" in lines
+    assert "  extra small: there" in lines
+    assert "  downloads: forbidden by ALIGNSAM_OFFLINE and HF_HUB_OFFLINE" in lines
 
 
 def test_help_imports_no_model_library():

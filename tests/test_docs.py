@@ -1,10 +1,14 @@
 """The examples of README and docs/ run as they are printed."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import alignsam_sb3
 from alignsam_sb3 import SamMaskablePPO, SamSegVecEnv, Task
 from alignsam_sb3.datasets import DATASETS, load_dataset
 from alignsam_sb3.metrics import METRICS
@@ -23,6 +28,8 @@ from alignsam_sb3.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "alignsam_sb3" / "assets" / "README.md"]
+HOLE = "\0"
 
 
 def example(page, heading):
@@ -60,9 +67,44 @@ def test_readme_segments_an_image(policy, monkeypatch):
 
 
 def test_readme_is_short():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) <= 120
-    assert not [line for line in lines if len(line) > 120]
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_fit_on_a_screen(page):
+    lines = page.read_text().splitlines()
+    long = [(number, line[:60]) for number, line in enumerate(lines, 1) if len(line) > 120 and line[:1] != "|"]
+    assert not long  # a table's row has to be one line
+
+
+def as_said(text):
+    """A text of the code, a mark where values are put in."""
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return "".join(part.value if isinstance(part, ast.Constant) else HOLE for part in parts)
+
+
+def messages_of_the_package():
+    """Every text in it, and what ``nearest`` makes of the kind of thing that it is given first."""
+    for path in [*(ROOT / "alignsam_sb3").rglob("*.py"), *(ROOT / "envs").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                yield as_said(node)
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "nearest":
+                yield f"unknown {as_said(node.args[0])} {HOLE}: did you mean {HOLE}?"
+
+
+def test_questions_are_messages_of_the_package():
+    asked = re.findall(r"\*\*(.+?)\*\*", (ROOT / "docs" / "faq.md").read_text())
+    messages = [question for question in asked if not question.endswith(".")]
+    assert len(messages) >= 10
+    texts = list(messages_of_the_package())
+    for message in messages:
+        fixed = [
+            re.escape(part)
+            for part in re.split(r"'[^']+'|\b[A-Z]\b|\bDIR\b|\bpolicy\.zip\b|\bViT-[-\w]+", message)
+            if part.strip()
+        ]
+        assert any(re.search(".*".join(fixed), text, re.DOTALL) for text in texts), message
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -80,6 +122,37 @@ def test_scripts_and_modules_that_pages_name_are_there():
         for module in re.findall(r"python -m (alignsam_sb3[\w.]*)", text):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), (page.name, module)
+
+
+def commands_in(text):
+    """Command lines of a page's blocks, continued lines joined, comments left out, as words."""
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := re.sub(r"(^|\s)#.*", "", line).removeprefix(".venv/bin/").split():
+                yield words
+
+
+def sources(words):
+    """The files that say which options a command has."""
+    package, studies = ROOT / "alignsam_sb3", ROOT / "scripts" / "studies"
+    zoo = [package / "zoo.py", Path(find_spec("rl_zoo3.train").origin)]
+    if words[0] == "alignsam":
+        own = {"train": zoo, "tune": zoo, "evaluate": [package / "evaluation" / "__main__.py"]}
+        return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
+    if words[:2] == ["python", "-m"] and words[2] != "pytest":
+        path = ROOT / words[2].replace(".", "/")
+        return zoo if words[2] == "rl_zoo3.train" else [path / "__main__.py" if path.is_dir() else path.with_suffix(".py")]
+    if words[0] == "python" and words[1] != "-m":
+        return zoo if words[1] in ("scripts/train.py", "scripts/enjoy.py") else [ROOT / words[1], studies / "tasks.py"]
+    return []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_that_pages_name_exist(page):
+    for words in commands_in(page.read_text()):
+        files = sources(words)
+        known = "".join(path.read_text() for path in [*files, ROOT / "alignsam_sb3" / "datasets" / "options.py"])
+        assert not [word for word in words if files and word.startswith("--") and f'"{word}"' not in known], words
 
 
 def test_the_commands_that_pages_name_exist():
@@ -144,10 +217,35 @@ def test_an_extractor():
     assert made["model"].num_timesteps == 8
 
 
+def imported():
+    """What the package exports, and what the examples of the pages import: (module, name)."""
+    pages = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    yield from (("alignsam_sb3", name) for name in alignsam_sb3.__all__)
+    for text in [*pages, *(path.read_text() for path in (ROOT / "examples").glob("*.py"))]:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignsam_sb3"):
+                yield from ((node.module, name.name) for name in node.names)
+
+
+def test_the_reference_has_what_users_import():
+    modules = set(re.findall(r"automodule:: ([\w.]+)", (ROOT / "docs" / "reference.md").read_text()))
+    things = [getattr(import_module(module), name) for module, name in imported()]
+    assert len(things) > 30
+    assert not [thing for thing in things if callable(thing) and thing.__module__ not in modules]
+
+
 def test_every_kind_of_data_set_and_segmenter_is_in_its_table():
     for page, names in (("datasets", DATASETS), ("segmenters", {*CHECKPOINTS, *SEGMENTERS})):
         text = (ROOT / "docs" / f"{page}.md").read_text()
         assert not [name for name in names if f"`{name}" not in text], page
+
+
+def test_every_extra_is_in_its_table():
+    stated = ConfigParser()
+    stated.read(ROOT / "setup.cfg")
+    rows = [line.split("|")[1] for line in (ROOT / "docs" / "start.md").read_text().splitlines() if line[:1] == "|"]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert set(stated["options.extras_require"]) <= named
 
 
 def test_citation_is_of_this_version():

@@ -70,6 +70,21 @@ def test_it_comes_back_as_it_went(server, policy, tmp_path):
     assert weights(again, "policy.optimizer.pth")["param_groups"][0]["lr"] == 1e-3
 
 
+def test_a_checkpoint_from_within_the_warm_start_is_not_shared(policy, tmp_path):
+    """It could not be loaded again: its stage goes on with an optimizer that stays behind."""
+    recipe = {**read_recipe(policy), "stages": {"warm start": [8, 16]}}
+    half, state = tmp_path / "half.zip", io.BytesIO()
+    th.save(th.optim.AdamW(th.nn.Linear(3, 4).parameters()).state_dict(), state)
+    with zipfile.ZipFile(policy) as given, zipfile.ZipFile(half, "w") as archive:
+        for name in given.namelist():
+            archive.writestr(name, given.read(name))
+        archive.writestr("alignsam.json", json.dumps(recipe))
+        archive.writestr("warm start.stage.pt", state.getvalue())
+    with pytest.raises(ValueError, match=r"in the middle of its warm start.*finish it first"):
+        hub.to_files(half, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
 def test_nothing_that_is_uploaded_is_pickled(server, policy):
     hub.push(policy, "me/dogs", endpoint=server.endpoint)
     for name, content in server.files["me/dogs"].items():

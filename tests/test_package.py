@@ -12,7 +12,7 @@ import alignsam_sb3
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = (
     "import alignsam_sb3.envs, gymnasium; from alignsam_sb3.envs.actions import ClickActions; "
-    "print(gymnasium.spec('SamSeg-v0').id)"
+    "from alignsam_sb3.hyperparams.ppo import hyperparams; print(gymnasium.spec([*hyperparams][0]).id)"
 )
 ALSO = {"Makefile", "pyproject.toml", ".ci", ".gitignore", "LICENSE", "docs", "examples"}
 ALSO |= {"CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}
@@ -55,11 +55,16 @@ def test_the_wheel_holds_envs_and_assets_and_works_in_the_checkouts_root(tmp_pat
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        (entries,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+        commands = archive.read(entries).decode()
         archive.extractall(tmp_path / "site")
+    assert "alignsam = alignsam_sb3.cli:main" in commands
     assert "alignsam_sb3/envs/sam_seg.py" in names
-    assert "alignsam_sb3/assets/tiny_sam.safetensors" in names
-    assert "alignsam_sb3/py.typed" in names
-    assert "alignsam_sb3/hyperparams/ppo_mask.yml" in names
+    assets = subprocess.run(["git", "ls-files", "alignsam_sb3/assets"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(assets.stdout.split()) >= 5
+    hyperparams = ("__init__.py", "ppo.py", "ppo_mask.yml")
+    expected = [*assets.stdout.split(), "alignsam_sb3/py.typed", *(f"alignsam_sb3/hyperparams/{name}" for name in hyperparams)]
+    assert not [name for name in expected if name not in names]
     assert not [n for n in names if n.startswith(("envs/", "tests/", "scripts/"))]
     for folder in (tmp_path, ROOT):
         done = subprocess.run(

@@ -16,9 +16,9 @@ FOLDER = "corrections"
 def write_corrections(run: Run) -> int:
     """Write the photos that people looked at, with the masks that they accepted or drew.
 
-    Only what somebody answered for is in there. Of categories that nobody looked at, or whose mask was rejected, the file says
-    nothing: as in LVIS, an image lists what is certainly not in it as ``neg_category_ids``, and what nobody answered for as
-    ``not_exhaustive_category_ids``. That is enough to train on, where a target is always a category that is shown, and too
+    Only what somebody answered for is in there. The file says nothing of categories that nobody looked at, or whose mask was
+    rejected. As in LVIS, each image has two lists: ``neg_category_ids`` are certainly not in it, and nobody answered for
+    ``not_exhaustive_category_ids``. That is enough to train on, where a target is always a category that is shown. It is too
     little to calibrate with.
 
     :return: how many photos those are; nothing is written where there are none

@@ -25,7 +25,7 @@ class Predicts(Protocol):
 def film_episode(model: Predicts, env: SamSegEnv, seed: int, maps: bool = False) -> list[Picture]:
     """Play one episode and take a picture (photo | truth | prediction with clicks) before and after each step.
 
-    :param maps: show what the agent is told, too: belief and similarity map
+    :param maps: show what the agent sees, too: the mask's probability and the similarity map
     """
     observation, info = env.reset(seed=seed)
     frames = [_frame(env, f"{info['category']}: before the first click", maps)]
@@ -74,7 +74,7 @@ class EpisodeFilmCallback(BaseCallback):
     :param env: the environment to play in, with ``render_mode="rgb_array"`` and never trained on
     :param freq: environment steps between films
     :param seed: which episode
-    :param maps: show belief and similarity map beside the clicks
+    :param maps: show the mask's probability and the similarity map beside the clicks
     """
 
     def __init__(self, folder: str | Path, env: SamSegEnv, freq: int, seed: int = 0, maps: bool = False) -> None:

@@ -42,8 +42,10 @@ class RecalibrationCallback(StageCallback):
     beliefs of every quality. Then it learns on from what the policy does. Only training images are used, each time turned and
     mirrored anew. The steps before are not counted as steps of the training, and a resumed training goes on with them where
     its checkpoint was taken, or does not repeat them. Its optimizer is saved with the policy. Put it before
-    ``WarmStartCallback``. The last 64 vector steps are remembered in main memory: of SamSegVecEnv the beliefs and
-    the rows of the bank, 0.3 MB for each environment and step with a full-size SAM.
+    ``WarmStartCallback``.
+
+    The last 64 vector steps are remembered in main memory. Of SamSegVecEnv these are the current masks and the rows of the
+    bank: 0.3 MB for each environment and step with a full-size SAM.
 
     :param steps: environment steps before the first rollout, over all environments
     :param updates: of the module after each vector step, on one of the last 64 vector steps

@@ -15,9 +15,9 @@ _CHECKPOINTS = 10  # of a stage, unless it is said how often
 class StageCallback(BaseCallback):
     """Something learned before the first rollout.
 
-    How far it has come is saved with the policy (of this package): a training that goes on from such a file goes on with the
-    stage, with its optimizer and the rest of its schedule, in other episodes. A training that has begun with PPO, or that goes
-    on from a file that says nothing of stages but has counted steps, has no stage to come.
+    How far it has come is saved with the policy. A training that is resumed from such a file goes on with the stage, with its
+    optimizer and the rest of its schedule, in other episodes. The stage is not played again where PPO has begun, or where
+    the file has counted steps and says nothing of stages.
 
     :param steps: environment steps, over all environments
     """

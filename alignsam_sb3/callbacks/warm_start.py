@@ -14,11 +14,12 @@ from alignsam_sb3.callbacks.stages import StageCallback
 class WarmStartCallback(StageCallback):
     """Behaviour cloning before the first rollout (DAgger, arXiv 1011.0686): hundreds of actions are many to find by chance.
 
-    The training environments are played, half of the steps by the policy and half by the oracle; at every step the policy
-    learns how much the oracle would like each action: many clicks on an object are nearly as good as the best, and to be told
-    so teaches more than to be told the best alone. Only training images are used, whose truth the reward knows anyway. The
-    steps are not counted as steps of the training. One that goes on (``reset_num_timesteps=False``) is not warmed again; one
-    that died in its warm start goes on with that where its last checkpoint was, in other episodes.
+    The training environments are played, half of the steps by the policy and half by the oracle. At every step the policy
+    learns how the oracle rates each action. Many clicks on an object are nearly as good as the best one, so the ratings of all
+    teach more than the best one alone. Only training images are used, whose truth the reward knows anyway.
+
+    The steps are not counted as steps of the training. A training that is resumed (``reset_num_timesteps=False``) is not
+    warmed again. One that died in its warm start goes on with it from its last checkpoint, in other episodes.
 
     :param steps: environment steps, over all environments
     :param learning_rate: of AdamW, falling to a tenth
@@ -54,9 +55,9 @@ class WarmStartCallback(StageCallback):
         bar = tqdm(rounds, desc=self.stage, initial=rounds.start, total=rounds.stop, mininterval=5)
         agreed = 0.0
         for done in bar:
-            liked = np.array(venv.env_method("oracle_preference"))
-            wanted = liked.argmax(1)
-            loss, own = self._imitate(observations, liked)
+            ratings = np.array(venv.env_method("oracle_preference"))
+            wanted = ratings.argmax(1)
+            loss, own = self._imitate(observations, ratings)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             th.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
@@ -72,7 +73,7 @@ class WarmStartCallback(StageCallback):
         self.logger.record("warm_start/steps", rounds.stop * venv.num_envs)
         self.logger.record("warm_start/agreed", of_late)
 
-    def _imitate(self, observations: dict[str, Any], liked: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
+    def _imitate(self, observations: dict[str, Any], ratings: np.ndarray[Any, Any]) -> tuple[th.Tensor, np.ndarray[Any, Any]]:
         """Cross entropy of the policy with what the oracle likes, and actions that the policy itself draws."""
         policy: Any = self.model.policy
         seen, _ = policy.obs_to_tensor(observations)
@@ -80,7 +81,7 @@ class WarmStartCallback(StageCallback):
             distribution = policy.get_distribution(seen, action_masks=seen["action_mask"])
         else:
             distribution = policy.get_distribution(seen)
-        loss = -(th.as_tensor(liked, device=policy.device) * distribution.distribution.logits).sum(1).mean()
+        loss = -(th.as_tensor(ratings, device=policy.device) * distribution.distribution.logits).sum(1).mean()
         with th.no_grad():
             own = distribution.sample().cpu().numpy()
         return loss, own

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from alignsam_sb3.datasets.ade20k import Ade20k, Ade20kFull
-from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_episode
+from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_absent, draw_episode
 from alignsam_sb3.datasets.cityscapes import Cityscapes
 from alignsam_sb3.datasets.coco import CocoDataset
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages
 from alignsam_sb3.datasets.labelme import LabelMe
 from alignsam_sb3.datasets.mask_folder import MaskFolder
@@ -134,6 +134,7 @@ __all__ = [
     "ToyScenes",
     "UnlabelledImages",
     "UnreadableImageError",
+    "draw_absent",
     "draw_episode",
     "load_dataset",
     "parts_of",

@@ -13,7 +13,7 @@ from pathlib import Path
 from alignsam_sb3.datasets import DATASETS, load_dataset
 from alignsam_sb3.datasets.describe import READ, contact_sheet, describe
 from alignsam_sb3.datasets.finding import printable
-from alignsam_sb3.datasets.options import parse_options
+from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.datasets.outlines import write_polygons
 from alignsam_sb3.pictures import save_picture
 
@@ -29,19 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     for command in (describing, exporting):
         command.add_argument("spec", help=f"KIND:WHERE, KIND being one of {', '.join(DATASETS)}")
         command.add_argument("--split", default="train", help="train, eval, all, or a split that the data set names")
-        command.add_argument(
-            *("--dataset-kwargs", "--options"),
-            nargs="*",
-            default=[],
-            metavar="NAME=VALUE",
-            help="options of that kind of data set: folds=2 label_value=[3,4], or one JSON object",
-        )
+        add_dataset_kwargs(command)
     describing.add_argument("--sheet", type=Path, help="draw photographs with their masks into this file")
     describing.add_argument("--strict", action="store_true", help="read all images; exit with 1 if anything is left out")
     exporting.add_argument("folder", type=Path)
     args = parser.parse_args(argv)
     try:
-        dataset = load_dataset(args.spec, args.split, **parse_options(args.dataset_kwargs))
+        dataset = load_dataset(args.spec, args.split, **args.dataset_kwargs)
         if args.command == "export":
             print(f"wrote {write_polygons(dataset, args.folder)} images and their polygons to {args.folder}")
             return 0

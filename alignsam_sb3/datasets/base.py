@@ -20,8 +20,8 @@ class Sample:
     :param category_ids: (K,) int, index into the data set's ``categories``
     :param valid: (H, W) bool, False where the annotation says nothing ("ignore", "void"): such a pixel counts neither as
         foreground nor as background, in no reward and no metric. None: valid everywhere
-    :param left_out: for each category (:data:`ANY_CATEGORY` for things that may be of any) where objects are that are no
-        targets, (H, W) bool: too small, too many, crowds, marked as ignored. See :meth:`valid_for`
+    :param left_out: (H, W) bool for each category, True on objects that are no targets: too small, too many, crowds, marked
+        as ignored. :data:`ANY_CATEGORY` is for things that may be of any category. See :meth:`valid_for`
     """
 
     image_id: str
@@ -110,6 +110,26 @@ def indices_by_category(shown: Sequence[Collection[object]], categories: Sequenc
     :param shown: what each image shows
     """
     return tuple(np.array([i for i, s in enumerate(shown) if c in s], np.int64) for c in categories)
+
+
+def draw_absent(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a target and an image that is not known to show it; whether it does not show it, its annotation says.
+
+    :param images_by_category: for each category the indices of the images that show it
+    :return: (image index, category id)
+    :raises ValueError: every image shows every category
+    """
+    every = np.unique(np.concatenate(images_by_category))
+    others = {c: np.setdiff1d(every, images) for c, images in enumerate(images_by_category) if len(images)}
+    lacking = [c for c, images in others.items() if len(images)]
+    if not lacking:
+        raise ValueError(
+            f"{len(others)} of {len(images_by_category)} categories are shown, and by every image: absent > 0 needs images "
+            "that lack one. Take a data set with several categories"
+        )
+    category_id = lacking[rng.integers(len(lacking))]
+    candidates = others[category_id]
+    return int(candidates[rng.integers(len(candidates))]), category_id
 
 
 def draw_episode(images_by_category: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> tuple[int, int]:

@@ -10,11 +10,11 @@ from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.coco_file import key_of, read_coco
 from alignsam_sb3.datasets.coco_masks import NoMaskError, encode, place_of
 from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printable
-from alignsam_sb3.datasets.images import UnreadableImageError, opened_image
-from alignsam_sb3.datasets.labelled import HELD_OUT, LabelledImages, Record
+from alignsam_sb3.datasets.image_files import UnreadableImageError, opened_image
+from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
 from alignsam_sb3.datasets.skipped import Skipped
-from alignsam_sb3.datasets.splits import TRAINING, by_name, split_in
+from alignsam_sb3.datasets.splits import HELD_OUT, TRAINING, by_name, split_in
 
 _FALSE = ("0", "0.0", "false", "none", "")
 _OTHER_TASKS = ("captions", "person_keypoints", "image_info", "stuff", "deepfashion")
@@ -25,12 +25,12 @@ class CocoDataset(LabelledImages):
 
     Crowds, objects whose segmentation cannot be used and boxes without one are ignored where they are.
 
-    :param root: a folder with ``annotations/instances_<split>.json`` (any ``.json`` where there is one alone), with a
-        ``_annotations.coco.json`` in each split's folder, or a ``.zip`` of either; or ``FILE.json``, or ``FILE.json@IMAGES``
-        with the folder of its images. One file without splits is divided by ``folds``
+    :param root: a folder, a ``.zip`` of it, or a file. The folder has ``annotations/instances_<split>.json`` (any ``.json``
+        where there is one alone), or an ``_annotations.coco.json`` in each split's folder. A file is ``FILE.json``, or
+        ``FILE.json@IMAGES`` with the folder of its images. One file without splits is divided by ``folds``
     :param split: ``"train"``, ``"eval"``, ``"all"``, or the name of a split in that folder
     :param max_instances: at most this many objects of a category are targets in an image, the largest
-    :param max_images: keep the first so many usable images, in order of their ids
+    :param max_images: keep at most this many usable images, those with the lowest ids
     :param encoding: of an annotation file that is not UTF-8
     """
 
@@ -54,8 +54,8 @@ class CocoDataset(LabelledImages):
     def _place(self, root: Path) -> Path:
         text = str(root)
         if "@" in text and not root.exists():
-            file, _, images = text.rpartition("@")
-            self._file, self._images = Path(file).expanduser(), Path(images).expanduser()
+            file, at, images = text.partition(".json@") if ".json@" in text else text.rpartition("@")
+            self._file, self._images = Path(file + at.rstrip("@")).expanduser(), Path(images).expanduser()
         elif root.suffix.lower() == ".json":
             self._file = root
         if self._file is None:
@@ -90,7 +90,7 @@ class CocoDataset(LabelledImages):
             if taken.setdefault(image, key) != key:
                 self._join(taken[image], key)
                 continue
-            if image in held_out:
+            if image.resolve() in held_out:
                 self.skipped.add(HELD_OUT, name)
                 continue
             if not image.as_posix().endswith(name):
@@ -116,7 +116,7 @@ class CocoDataset(LabelledImages):
             return set()
         try:
             other, given = self._annotations("eval")
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # there is none, or one of several folds was named
             return set()
         if not given or other == path:
             return set()
@@ -126,7 +126,7 @@ class CocoDataset(LabelledImages):
         found = set()
         for name in names:
             try:
-                found.add(files.find(name, split=split))
+                found.add(files.find(name, split=split).resolve())
             except UnknownFileError:
                 continue
         return found
@@ -144,10 +144,7 @@ class CocoDataset(LabelledImages):
         names = [_split_name(path, self.root) for path in found]
         chosen = None if split == "all" else by_name(names, split, self.root)
         if chosen:
-            ranked = sorted(
-                (found[i] for i in chosen), key=lambda p: ("2017" not in p.name and "2017" not in str(p.parent), p)
-            )
-            return ranked[0], True
+            return self._one_of([found[i] for i in chosen], split), True
         if len(found) == 1:
             return found[0], False
         have = ", ".join(printable(p.relative_to(self.root)) for p in found[:8])
@@ -155,6 +152,21 @@ class CocoDataset(LabelledImages):
             f"no COCO annotations for split {split!r} in {self.root}: found {have}; write coco:FILE.json@IMAGES to take one "
             "of them, divided by folds"
         )
+
+    def _one_of(self, paths: Sequence[Path], split: str) -> Path:
+        """The annotation file of a split: of several the benchmark's of 2017.
+
+        :raises ValueError: it cannot be told which
+        """
+        latest = [p for p in paths if "2017" in p.name or "2017" in p.parent.name] or list(paths)
+        if len(latest) > 1:
+            have = ", ".join(printable(p.relative_to(self.root)) for p in latest[:8])
+            name = _split_name(latest[0], self.root).name
+            raise ValueError(
+                f"{self.root} has several COCO files for split {split!r}: {have}. Name one: coco:{self.root}:{name}, or "
+                "coco:FILE.json@IMAGES, which is divided by folds"
+            )
+        return latest[0]
 
     def _folders(self, path: Path, split: str) -> list[Path]:
         """Where file names may begin, most likely first."""
@@ -218,6 +230,9 @@ class CocoDataset(LabelledImages):
             pixels = np.array(opened.convert("RGB"), np.int64)
         ids = pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
         masks, names, left_out = [], [], []
+        unlisted = ~np.isin(ids, [0, *(int(segment["id"]) for segment in note["segments_info"])])
+        if unlisted.any():
+            left_out.append(LeftOut(None, unlisted, "panoptic segments that the file does not list"))
         for segment in note["segments_info"]:
             mask = ids == int(segment["id"])
             name = self._coco.names.get(key_of(segment.get("category_id")))

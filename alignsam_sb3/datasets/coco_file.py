@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignsam_sb3.datasets.jsons import read_json
+from alignsam_sb3.datasets.regions import plain_name
 from alignsam_sb3.datasets.skipped import Skipped
 
 
@@ -50,7 +51,7 @@ def read_coco(path: Path, skipped: Skipped, encoding: str | None = None) -> Coco
     names: dict[str, str] = {}
     for c in content["categories"]:
         if isinstance(c, Mapping) and isinstance(c.get("id"), int | float | str):
-            name = str(c.get("name", c["id"]))
+            name = plain_name(str(c.get("name", c["id"])))
             if names.setdefault(key_of(c["id"]), name) != name:
                 raise ValueError(f"{path}: the category id {c['id']!r} means {names[key_of(c['id'])]!r} and {name!r}")
     found = CocoFile(path, _images(content["images"], skipped), names=names)

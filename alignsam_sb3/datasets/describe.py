@@ -7,7 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
+from alignsam_sb3.datasets.regions import alike
 from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.pictures import PALETTE, Picture, caption, overlay, stack
@@ -68,6 +69,9 @@ class Description:
             lines.append(f"{name:<{width}}{count:>8}{self.objects[name]:>14}{area:>13}")
         if len(shown) > len(most):
             lines.append(f"... and {len(shown) - len(most)} categories more")
+        for same in alike(shown):
+            said = ", ".join(f"{name!r} ({shown[name]} images)" for name in same)
+            lines.append(f"ALIKE but for upper and lower case, and {len(same)} categories: {said}")
         never = [name for name, count in self.counts.items() if not count]
         if never:
             lines.append(f"never shown: {len(never)} categories ({', '.join(never[:8])}{', ...' if never[8:] else ''})")

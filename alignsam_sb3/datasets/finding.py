@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.datasets.splits import split_in
 
 IMAGE_SUFFIXES = frozenset(
@@ -38,10 +39,20 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Files with one of the endings in a folder and below it, sorted; linked folders too, hidden files not."""
+def files_in(folder: Path, suffixes: Iterable[str], skipped: Skipped | None = None) -> list[Path]:
+    """Files with one of the endings in a folder and below it, sorted; linked folders too, hidden files not.
+
+    :param skipped: counts what bears such a name and cannot be opened, and folders that cannot be entered
+    """
     wanted, found, visited = frozenset(suffixes), [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    skipped = Skipped() if skipped is None else skipped
+
+    def closed(error: OSError) -> None:
+        skipped.add(
+            f"files: a folder that cannot be read ({error.strerror})", printable(Path(error.filename).relative_to(folder))
+        )
+
+    for place, folders, names in os.walk(folder, onerror=closed, followlinks=True):
         here = os.stat(place)  # noqa: PTH116 (a name that is not UTF-8 stays as it is)
         if (here.st_dev, here.st_ino) in visited:  # a link that leads back
             folders.clear()
@@ -49,12 +60,15 @@ def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
         visited.add((here.st_dev, here.st_ino))
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         found += [Path(place, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in wanted]
+    for path in sorted(path for path in found if not path.is_file()):
+        reason = "a link that leads nowhere" if path.is_symlink() else "no regular file"
+        skipped.add(f"files: {reason}", printable(path.relative_to(folder)))
     return sorted(path for path in found if path.is_file())
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files in a folder and below it, sorted; linked folders too, hidden files not."""
-    return files_in(folder, IMAGE_SUFFIXES)
+def images_in(folder: Path, skipped: Skipped | None = None) -> list[Path]:
+    """Image files in a folder and below it, see :func:`files_in`."""
+    return files_in(folder, IMAGE_SUFFIXES, skipped)
 
 
 def printable(path: Path | str) -> str:
@@ -73,8 +87,8 @@ class NamedFiles:
 
     :param root: the data set's folder
     :param folders: where names begin, most likely first
-    :param names: all names of the annotation file: what repeats among their last parts is never found by that part alone, nor
-        is a file of a folder that other names say and this one does not (``cam2/1.jpg`` for ``cam1/1.jpg``)
+    :param names: all names of the annotation file. A last part that several names share is never enough to find a file.
+        Neither is a file taken from a folder that only other names say: ``cam2/1.jpg`` is not found for ``cam1/1.jpg``
     """
 
     def __init__(self, root: Path, folders: Sequence[Path], names: Iterable[str] = ()) -> None:

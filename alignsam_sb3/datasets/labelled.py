@@ -22,27 +22,19 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import (
-    MAX_PIXELS,
-    PhotoReader,
-    Source,
-    UnreadableImageError,
-    file_stamp,
-    other_size,
-    stored_pixels,
-)
+from alignsam_sb3.datasets.image_files import MAX_PIXELS, Source, UnreadableImageError, file_stamp
+from alignsam_sb3.datasets.images import PhotoReader, other_size, stored_pixels
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
-from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, regions, size_of, stacked, union
+from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, plain_name, regions, size_of, stacked, union
 from alignsam_sb3.datasets.skipped import Skipped
-from alignsam_sb3.datasets.splits import Folds, by_name, in_fold, split_in
+from alignsam_sb3.datasets.splits import Folds, in_fold, of_folders
 from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Annotation", "LabelledImages", "LeftOut", "Record", "images_in", "read_labels", "regions", "stacked"]
 
-HELD_OUT = "images: for evaluation too, so not for training"
 _SHAPE = 0.02  # by so much the proportions of a mask may differ from its photo's when it is resized
 
 
@@ -79,8 +71,8 @@ def listed(path: Path) -> list[str]:
 class LabelledImages(ABC):
     """Base of the data sets that are folders of images and annotations.
 
-    All annotations are read once when it is opened. Images whose labels cannot be used are left out; objects that are no
-    targets (too small, too many, crowds, shapes without an area) are ignored: they count neither as object nor as background.
+    All annotations are read once when it is opened. Images whose labels cannot be used are left out. Objects that are no
+    targets are ignored: too small, too many, crowds, shapes without an area. They count neither as object nor as background.
     Both are counted in ``skipped``, with the reason. Image files are read when they are asked for; ``rules`` counts how.
 
     :param root: the data set's folder, or a ``.zip`` of it
@@ -133,10 +125,11 @@ class LabelledImages(ABC):
             chosen = in_fold(images, split, Folds(folds, fold, seed), self.root) if records else []
             records = [records[i] for i in chosen]
         asked = [categories] if isinstance(categories, str) else categories
-        self._names = tuple(self._known() if asked is None else asked)
+        known = dict.fromkeys(map(plain_name, self._known()))
+        self._names = tuple(known if asked is None else dict.fromkeys(map(plain_name, asked)))
         for name in self._names:
-            if name not in self._known():
-                raise ValueError(nearest(f"category of {self.root}", name, self._known()))
+            if name not in known:
+                raise ValueError(nearest(f"category of {self.root}", name, known))
         self._records, self._shown = self._scan(records)
         self._scanned = True
         if split == "train" and n_train is not None:
@@ -170,25 +163,9 @@ class LabelledImages(ABC):
 
         :param names: for each record the path that is looked at
         """
-        chosen = by_name(names, split, self.root)
-        if chosen is None:
-            return records, False
-        if split == "train":
-            chosen = self._not_held_out(records, names, chosen)
-        return [records[i] for i in chosen], True
-
-    def _not_held_out(self, records: Sequence[Record], names: Sequence[PurePath], chosen: list[int]) -> list[int]:
-        """Training images without those that are for evaluation too; what lies in no split's folder is counted."""
-        for i in {i for i, name in enumerate(names) if split_in(name.parts) is None}.difference(chosen):
-            self._skip("images: outside the folders of splits", records[i].image_id)
-        try:
-            held_out = {records[i].image.resolve() for i in by_name(names, "eval", self.root) or []}
-        except FileNotFoundError:  # there is a folder for training alone
-            return chosen
-        for i in chosen:
-            if records[i].image.resolve() in held_out:
-                self._skip(HELD_OUT, records[i].image_id)
-        return [i for i in chosen if records[i].image.resolve() not in held_out]
+        images, ids = [record.image for record in records], [record.image_id for record in records]
+        chosen = of_folders(images, names, split, self.root, ids, self.skipped)
+        return (records, False) if chosen is None else ([records[i] for i in chosen], True)
 
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
@@ -227,6 +204,7 @@ class LabelledImages(ABC):
     def _usable(self, found: Annotation) -> Annotation:
         """Without objects that are no targets: these are left out, and unwanted categories forgotten."""
         height, width = found.shape
+        found = _plainly_named(found)
         least = max(self.min_area * height * width, 1)
         kept: list[tuple[int, int, str, Mask]] = []
         left_out = [thing for thing in found.left_out if thing.name is None or thing.name in self._names]
@@ -320,6 +298,12 @@ class LabelledImages(ABC):
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         return indices_by_category(self._shown, self._names)
+
+
+def _plainly_named(found: Annotation) -> Annotation:
+    """Names as they are compared, see :func:`~alignsam_sb3.datasets.regions.plain_name`."""
+    left_out = [t if t.name is None else replace(t, name=plain_name(t.name)) for t in found.left_out]
+    return replace(found, names=[*map(plain_name, found.names)], left_out=left_out)
 
 
 def resized(found: Annotation, size: tuple[int, int], source: Source) -> Annotation:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, NamedFiles, UnknownFileError, files_in, printable
-from alignsam_sb3.datasets.images import Source, UnreadableImageError, opened_image
+from alignsam_sb3.datasets.image_files import Source, UnreadableImageError, opened_image
 from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.outlines import draw_polygons
-from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, plain_name
 from alignsam_sb3.datasets.splits import split_in
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
@@ -42,7 +42,7 @@ class LabelMe(LabelledImages):
         super().__init__(root, split, **options)
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
-        paths = files_in(self.root, (".json",))
+        paths = files_in(self.root, (".json",), self.skipped)
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
         if not contents:
             raise FileNotFoundError(f"no LabelMe .json files in {self.root}. Left out: {self.skipped}")
@@ -50,7 +50,7 @@ class LabelMe(LabelledImages):
         records: dict[tuple[Path, str | None], Record] = {}
         known: dict[str, None] = {}
         for path, content in contents.items():
-            known |= dict.fromkeys(str(s.get("label")) for s in content["shapes"] if _has_label(s))
+            known |= dict.fromkeys(_label(s) for s in content["shapes"] if _label(s))
             image = self._image(path, content, files, contents)
             if image is not None:
                 kept = {key: content.get(key) for key in ("imageHeight", "imageWidth", "shapes")}
@@ -130,7 +130,7 @@ class LabelMe(LabelledImages):
         groups: dict[tuple[str, object], NDArray[np.bool_]] = {}
         left_out: list[LeftOut] = []
         for k, shape in enumerate(record.labels["shapes"]):
-            label = str(shape.get("label")) if _has_label(shape) else None
+            label = _label(shape) or None
             try:
                 mask = shape_mask(shape, size)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -172,8 +172,10 @@ def shape_mask(shape: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_
     raise ValueError(f"shape {kind!r} of {len(points)} points has no area")
 
 
-def _has_label(shape: object) -> bool:
-    return isinstance(shape, dict) and shape.get("label") not in (None, "")
+def _label(shape: object) -> str:
+    """The category of a shape; none where it does not say it."""
+    label = shape.get("label") if isinstance(shape, dict) else None
+    return "" if label is None else plain_name(str(label))
 
 
 def _around(shape: object, size: tuple[int, int]) -> NDArray[np.bool_] | None:

@@ -6,7 +6,7 @@ from alignsam_sb3.datasets.finding import images_in
 from alignsam_sb3.datasets.labelled import LabelledImages, Record, listed, require_folders
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.regions import Annotation, regions
-from alignsam_sb3.datasets.splits import from_lists
+from alignsam_sb3.datasets.splits import HELD_OUT, from_lists
 
 _ANIMAL, _BORDER = 1, 3
 
@@ -24,13 +24,13 @@ class OxfordPets(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         images, trimaps = self.root / "images", self.root / "annotations" / "trimaps"
         require_folders("an Oxford pets root has images/ and annotations/trimaps/", images, trimaps)
-        records = [Record(p.stem, p, trimaps / f"{p.stem}.png") for p in images_in(images)]
+        records = [Record(p.stem, p, trimaps / f"{p.stem}.png") for p in images_in(images, self.skipped)]
         lists = {p.stem: listed(p) for p in sorted((self.root / "annotations").glob("*.txt")) if p.stem != "list"}
         found = from_lists(lists, split, self.root) if lists else None
         if found is None:
             return records, split == "all"
         for name in found[1]:
-            self._skip("images: listed for evaluation too, so not for training", name)
+            self._skip(HELD_OUT, name)
         return [record for record in records if record.image_id in set(found[0])], True
 
     def _known(self) -> Sequence[str]:

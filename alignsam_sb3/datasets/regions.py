@@ -1,5 +1,7 @@
 """What annotations say of one image: its objects, what is left out, and where nothing is said."""
 
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +54,27 @@ class Annotation:
         if isinstance(self.masks, np.ndarray):
             return self.masks.shape[1], self.masks.shape[2]
         return size_of(self.masks[0])
+
+
+def plain_name(name: str) -> str:
+    """A category's name without surrounding or doubled blanks, and with letters such as é written in one way.
+
+    >>> plain_name(" traffic  light ")
+    'traffic light'
+    """
+    return unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in upper and lower case alone.
+
+    >>> alike(["cat", "dog", "Cat"])
+    [['cat', 'Cat']]
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[name.casefold()].append(name)
+    return [same for same in found.values() if len(same) > 1]
 
 
 def size_of(mask: Mask) -> tuple[int, int]:

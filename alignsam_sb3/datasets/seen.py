@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset
-from alignsam_sb3.datasets.images import UnreadableImageError, turned
+from alignsam_sb3.datasets.image_files import UnreadableImageError, turned
 from alignsam_sb3.files import cache_folder, removed_on_error
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,10 @@ UNREADABLE = np.uint64(0)  # the hash of no image
 
 
 def image_hash(image: NDArray[Any]) -> int:
-    """64 bits of an image's pixels (H, W, 3) as stored: equal for copies under any name, in any lossless format, and however
-    they are turned or mirrored, since EXIF tags may turn one photo two ways.
+    """64 bits of an image's pixels (H, W, 3) as stored.
+
+    They are equal for copies under any name and in any lossless format. They are also equal however a copy is turned or
+    mirrored, since EXIF tags may turn one photo two ways.
     """
     return min(_digest(turned(image, orientation)) for orientation in _upright(image))
 

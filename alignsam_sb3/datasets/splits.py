@@ -1,20 +1,24 @@
 """Which images are for training and which for evaluation: decided here for every kind of data set, and always disjoint.
 
-A folder, a file or a list says it by its name (``train/``, ``instances_val2017.json``, ``Test_Images/``). Where none does,
-seeded folds do, which copies of one file never cross.
+A folder, a file or a list says it by its name (``train/``, ``train1/``, ``instances_val2017.json``, ``Test_Images/``). Where
+none does, seeded folds do, which copies of one file never cross.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from alignsam_sb3.datasets.copies import groups_of_copies
+from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.names import nearest
 
 ALL = "all"
+HELD_OUT = "images: for evaluation too, so not for training"
 _WORDS = {
     "train": ("train", "trainval"),
     "eval": ("val", "dev", "eval", "test"),
@@ -23,15 +27,23 @@ _WORDS = {
 TRAINING = _WORDS["train"]
 _SAME = {
     **{"training": "train", "trn": "train", "tr": "train", "sbutrain4krecoveredsmall": "train"},
+    **{"train_val": "trainval", "train-val": "trainval"},
     **{"valid": "val", "validation": "val", "evaluation": "eval", "testing": "test", "te": "test"},
+    **dict.fromkeys(["holdout", "hold_out", "held_out"], "test"),
 }
 _SHORT = ("tr", "te")  # these do not stand alone: DUTS-TR
-_CONTENT = r"images?|imgs?|masks?|labels?|inputs?|data|datasets?|set|gt|groundtruth|annotations?|[abc]"
+_CONTENT = (
+    r"images?|imgs?|photos?|frames?|masks?|labels?|lab|segmentations?|inputs?|data|datasets?|set|gt|groundtruth|annotations?|"
+    r"annots?|crops?|tiles?|patches|rgb|dir|[abc]"
+)
+_UNUSUAL = re.compile(r"(?P<word>train|val|test|eval)", re.IGNORECASE)
+_KNOWN = "|".join([*(w for words in _WORDS.values() for w in words), *_SAME])
 _NAME = re.compile(
-    rf"(?P<before>.*[_-])?(?P<word>{'|'.join([*(w for words in _WORDS.values() for w in words), *_SAME])})[_\- ]?(\d{{4}})?"
-    rf"([_\- ]?({_CONTENT}))*",
+    rf"(?P<before>.*?[_\-. ])??(?P<word>{_KNOWN})[_\- ]?(?P<number>\d{{1,4}})?([_\- ]?({_CONTENT}))*",
     re.IGNORECASE,
 )
+_FOLD = re.compile(r"(?:k?[_-]?folds?|cv|splits?)[_\- ]?(?P<number>\d{1,3})", re.IGNORECASE)
+_YEAR = 4  # digits; fewer are a number
 
 
 @dataclass(frozen=True)
@@ -50,16 +62,69 @@ class Folds:
 
 def split_of(name: str) -> str | None:
     """The split that a folder's or a list's name says: ``"val"`` for ``val2017`` and ``Validation_Images``; None if none."""
+    return (_word_and_number(name) or (None,))[0]
+
+
+def plain_split(name: str) -> str | None:
+    """The same with its number, where there are several: ``"train1"`` for ``train_1`` and ``Train1_masks``."""
+    found = _word_and_number(name)
+    return None if found is None else "".join(found)
+
+
+@lru_cache(2**14)  # folders repeat
+def _word_and_number(name: str) -> tuple[str, str] | None:
+    """What a name says of a split; a year is no number."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
-    word = found["word"].lower()
-    return _SAME.get(word, word) if found["before"] or word not in _SHORT else None
+    word, number = found["word"].lower(), found["number"] or ""
+    if not found["before"] and word in _SHORT:
+        return None
+    return _SAME.get(word, word), str(int(number)) if number and len(number) < _YEAR else ""
 
 
 def split_in(parts: Iterable[str]) -> str | None:
     """The split that the outermost of several folders says."""
     return next(filter(None, map(split_of, parts)), None)
+
+
+def _refuse_folds(names: Sequence[PurePath], where: object) -> None:
+    """:raises ValueError: ``train1/``, ``val1/``, ``train2/``, ``val2/``: what one number trains on, another evaluates on."""
+    sides: dict[str, dict[bool, PurePath]] = defaultdict(dict)
+    for name in names:
+        words = [_word_and_number(part) for part in name.parts]
+        k = next((k for k, word in enumerate(words) if word), None)
+        if k is None:
+            continue
+        word, number = words[k] or ("", "")
+        number = number or next((f["number"] for part in name.parts[:k] if (f := _FOLD.fullmatch(part))), "")
+        if number:
+            sides[number].setdefault(word in TRAINING, PurePath(*name.parts[: k + 1]))
+    both = [one for one in sides.values() if len(one) > 1]
+    if len(both) > 1:
+        train, held_out = both[0][True], both[0][False]
+        one = f":{train.name} to train and :{held_out.name} to evaluate"
+        if plain_split(train.name) in TRAINING:  # the number is that of a folder around both
+            one = f"{where}/{train.parent}"
+        raise ValueError(
+            f"{where} has {', '.join(str(one[side]) for one in both[:2] for side in (True, False))}: these look like folds of "
+            f"the same images, which together would mix training and evaluation. Name one as the data set: {one}"
+        )
+
+
+def _refuse_unusual(names: Sequence[PurePath], where: object) -> None:
+    """:raises ValueError: folders begin with words for training and for evaluation, and are called like no split."""
+    found: dict[bool, str] = {}
+    for part in dict.fromkeys(part for name in names for part in name.parts[:-1]):
+        word = _UNUSUAL.match(part)
+        if word:
+            found.setdefault(word["word"].lower() == "train", part)
+    if len(found) > 1:
+        raise ValueError(
+            f"{where} has folders {found[True]} and {found[False]}, whose names are nearly those of splits: folds across them "
+            f"might mix training and evaluation. Name one, KIND:{where}:{found[True]} to train, or call them train and test, "
+            "or say part='all' if these are no splits"
+        )
 
 
 def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] | None:
@@ -72,20 +137,24 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
     :param where: named in errors
     :return: indices into ``names``; None if no folder names a split
     :raises FileNotFoundError: there are splits, but not this one
+    :raises ValueError: there are numbered folds of training and evaluation
     """
     if split == ALL:
         return list(range(len(names)))
-    exact = [i for i, name in enumerate(names) if split.lower() in (part.lower() for part in name.parts)]
+    asked = {split.lower(), plain_split(split) or split.lower()}
+    exact = [i for i, name in enumerate(names) if asked.intersection(part.lower() for part in name.parts)]
     if exact and split not in _WORDS:
         return exact
     words = [split_in(name.parts) for name in names]
     present = set(words) - {None}
     if not present:
+        _refuse_unusual(names, where)
         return None
-    if split_of(split) in present and split not in _WORDS:
+    if plain_split(split) in present and split not in _WORDS:
         return [i for i, w in enumerate(words) if w == split_of(split)]
     if split not in _WORDS:
         raise FileNotFoundError(f"{where} has no split {split!r}; it has {', '.join(sorted(filter(None, present)))}")
+    _refuse_folds(names, where)
     word = next((w for w in _WORDS[split] if w in present), None)
     if word is None and split == "train":
         found = [i for i, w in enumerate(words) if w is None]
@@ -98,6 +167,29 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
             f"Make one, or name {have.split(', ')[0]}/ itself as the data set, which is then divided by folds"
         )
     return found
+
+
+def of_folders(
+    images: Sequence[Path], names: Sequence[PurePath], split: str, where: object, ids: Sequence[str], skipped: Skipped
+) -> list[int] | None:
+    """As :func:`by_name`, with training and evaluation disjoint also where links put one image in folders of both.
+
+    :param ids: what each image is called
+    :param skipped: counts the images that this takes from training, and those that lie in no split's folder
+    """
+    chosen = by_name(names, split, where)
+    if chosen is None or split != "train":
+        return chosen
+    for i in {i for i, name in enumerate(names) if split_in(name.parts) is None}.difference(chosen):
+        skipped.add("images: outside the folders of splits", ids[i])
+    try:
+        held_out = {images[i].resolve() for i in by_name(names, "eval", where) or []}
+    except FileNotFoundError:  # there is a folder for training alone
+        return chosen
+    both = {i for i in chosen if images[i].resolve() in held_out}
+    for i in sorted(both):
+        skipped.add(HELD_OUT, ids[i])
+    return [i for i in chosen if i not in both]
 
 
 def in_fold(images: Sequence[Path], split: str, folds: Folds, where: object) -> list[int]:

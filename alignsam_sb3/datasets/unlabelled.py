@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import Sample
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import PhotoReader, file_stamp, stored_pixels
+from alignsam_sb3.datasets.image_files import file_stamp
+from alignsam_sb3.datasets.images import PhotoReader, stored_pixels
 from alignsam_sb3.datasets.labelled import Record
 from alignsam_sb3.datasets.skipped import Skipped
-from alignsam_sb3.datasets.splits import Folds, by_name, in_fold
+from alignsam_sb3.datasets.splits import Folds, in_fold, of_folders
 
 
 class UnlabelledImages:
@@ -60,8 +61,9 @@ class UnlabelledImages:
         self.root = as_folder(given)
         self.photos, self.skipped = PhotoReader("turned", orientation, scale), Skipped()
         self.categories = (categories,) if isinstance(categories, str) else tuple(categories)
-        paths = images_in(self.root)
-        chosen = by_name([path.relative_to(self.root) for path in paths], part or split, self.root)
+        paths = images_in(self.root, self.skipped)
+        names = [path.relative_to(self.root) for path in paths]
+        chosen = of_folders(paths, names, part or split, self.root, [*map(printable, names)], self.skipped)
         if chosen is not None:
             paths = [paths[i] for i in chosen]
         if part or chosen is None:
@@ -71,7 +73,10 @@ class UnlabelledImages:
             paths = [paths[i] for i in sorted(drawn.tolist())]
         self._records = [Record(printable(path.relative_to(self.root)), path, None) for path in paths]
         if not self._records:
-            raise ValueError(f"no images in {self.root} for split {split!r}: a folder of .jpg, .png or the like is expected")
+            raise ValueError(
+                f"no images in {self.root} for split {split!r}: a folder of .jpg, .png or the like is expected. "
+                f"Left out: {self.skipped}"
+            )
 
     @property
     def rules(self) -> Counter[str]:

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import yaml
 
-from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode, place_of
+from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode, place_of, polygon_numbers
 from alignsam_sb3.datasets.finding import files_in, images_in, printable
-from alignsam_sb3.datasets.labelled import HELD_OUT, LabelledImages, Record
+from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
+from alignsam_sb3.datasets.splits import HELD_OUT
 from alignsam_sb3.datasets.yolo_splits import said_splits
 
 
 class YoloSegmentation(LabelledImages):
     """``images/`` and ``labels/`` (each with ``train/`` and ``val/``, or within those), and ``data.yaml`` with the names.
 
-    A line is ``class x y x y ...``; a line of a box (``class x y width height``) has no mask: it is counted, and its place
-    ignored; where a line cannot be read, all of the image is, for its class. Names may also lie in ``classes.txt`` or
+    A line is ``class x y x y ...``. A line of a box (``class x y width height``) has no mask: it is counted, and its place is
+    ignored. Where a line cannot be read, the whole image is ignored for its class. Names may also lie in ``classes.txt`` or
     ``obj.names``. Images without a label file are left out. Where ``data.yaml`` names the splits (``train:``, ``val:``,
     ``test:``), these count, and folders' names do not.
     """
@@ -28,8 +29,8 @@ class YoloSegmentation(LabelledImages):
 
     def _find(self, split: str) -> tuple[list[Record], bool]:
         self._names_of = self._read_names()
-        labels = {self._key(path): path for path in files_in(self.root, (".txt",)) if path.name not in _LISTS}
-        images = images_in(self.root)
+        labels = self._label_files()
+        images = images_in(self.root, self.skipped)
         sharing = Counter(map(self._key, images))
         records, names = [], []
         for path in images:
@@ -43,6 +44,9 @@ class YoloSegmentation(LabelledImages):
                 continue
             records.append(Record(name, path, found))
             names.append(path.relative_to(self.root))
+        for key in sorted(labels.keys() - sharing.keys()):
+            if any(part.lower() == "labels" for part in labels[key].relative_to(self.root).parts):
+                self._skip("files: labels without an image", printable(labels[key].relative_to(self.root)))
         if not records:
             raise FileNotFoundError(
                 f"no pair of image and label file in {self.root}: expected images/.../x.jpg and labels/.../x.txt. "
@@ -50,6 +54,21 @@ class YoloSegmentation(LabelledImages):
             )
         said = said_splits(self._content, self.root, [record.image for record in records], self.skipped)
         return self._of_split(records, names if said is None else self._said(said, records, split), split)
+
+    def _label_files(self) -> dict[tuple[str, ...], Path]:
+        """Label files by what they have in common with their image.
+
+        :raises ValueError: two that differ are of one image
+        """
+        labels: dict[tuple[str, ...], Path] = {}
+        for path in files_in(self.root, (".txt",), self.skipped):
+            if path.name in _LISTS:
+                continue
+            first = labels.setdefault(self._key(path), path)
+            if first is not path and first.read_bytes() != path.read_bytes():
+                both = " and ".join(printable(p.relative_to(self.root)) for p in (first, path))
+                raise ValueError(f"{self.root}: {both} are labels of one image, and differ: remove one of them")
+        return labels
 
     def _said(self, said: Sequence[Sequence[str]], records: Sequence[Record], split: str) -> list[PurePath]:
         """For each image the split that ``data.yaml`` gives it, as a path to be looked at.
@@ -77,10 +96,12 @@ class YoloSegmentation(LabelledImages):
         :raises ValueError: the file cannot be used
         """
         self._content: dict[str, Any] = {}  # of data.yaml
+        without: list[str] = []
         for path in sorted([*self.root.glob("*.yaml"), *self.root.glob("*.yml")], key=lambda p: (p.stem != "data", p)):
             try:
                 content = yaml.safe_load(path.read_text("utf-8-sig"))
                 if not isinstance(content, dict) or "names" not in content:  # of a training run, not of the data
+                    without.append(path.name)
                     continue
                 names, self._content = content["names"], content
                 pairs = names.items() if isinstance(names, dict) else enumerate(names)
@@ -95,7 +116,8 @@ class YoloSegmentation(LabelledImages):
                 lines = path.read_text("utf-8-sig").splitlines()
                 return dict(enumerate(line.strip() for line in lines if line.strip()))
         raise FileNotFoundError(
-            f"no data.yaml, classes.txt or obj.names in {self.root}: nothing says what the classes are called"
+            f"no data.yaml with names, classes.txt or obj.names in {self.root}: nothing says what the classes are called"
+            + (f" ({', '.join(without)} has no 'names:')" if without else "")
         )
 
     def _known(self) -> Sequence[str]:
@@ -117,7 +139,8 @@ class YoloSegmentation(LabelledImages):
             try:
                 if values.size and np.abs(values).max() > 2:
                     raise NoMaskError("coordinates that are no fractions of the image")
-                mask = encode([(values.reshape(-1, 2) * [width, height]).ravel().tolist()], size)
+                points = np.reshape(polygon_numbers(values), (-1, 2))
+                mask = encode([(points * [width, height]).ravel().tolist()], size)
             except ValueError as error:
                 reason = str(error) if isinstance(error, NoMaskError) else "a damaged line"
                 left_out.append(LeftOut(name, place_of(error, None, size), reason))

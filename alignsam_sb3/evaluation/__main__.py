@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch as th
 
 from alignsam_sb3.arguments import positive_int
@@ -24,8 +23,9 @@ from alignsam_sb3.datasets.seen import hash_in
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from alignsam_sb3.evaluation.absence import presence_of_scores
 from alignsam_sb3.evaluation.players import all_players
-from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_episodes, play
+from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_both, play
 from alignsam_sb3.evaluation.report import table, versions, whole_report, write_report, write_targets
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.policies.archive import PolicyArchive
@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m alignsam_sb3.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    out.add_argument("--policy", type=Path, required=True, help="a .zip that scripts/train.py saved")
-    out.add_argument("--env", default="SamSeg-v0")
+    out.add_argument("--policy", type=Path, required=True, help="a .zip that alignsam train saved")
+    out.add_argument("--env", default="SamSeg-v0", help="the task of a policy that does not tell its own (of --trust)")
     out.add_argument("--episodes", type=positive_int, default=200)
     out.add_argument("--seed", type=int, default=0)
     out.add_argument("--out", type=Path, default=Path("results"))
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     venv = SamSegVecEnv.of(task, min(CHUNK, max(args.episodes, 1)))
     batch = venv.batch
     data = batch.shared.dataset.fingerprint
-    drawn = draw_episodes(batch.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))
+    drawn = draw_both(batch.shared, args.episodes, task.absent, args.seed)
     seen = seen_images(batch, drawn, args.policy)
     if (seen or data == recipe["trained_on"]) and not args.allow_seen:
         raise SystemExit(
@@ -110,6 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     th.manual_seed(args.seed)
     rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
     distinct = len(set(episodes))
+    presence = presence_of_scores(batch, drawn, args.seed) if task.absent else {}
     described = {
         "distinct_episodes": distinct,
         "env": {**task.to_json(), "split": "eval"},
@@ -120,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         "policy": str(args.policy),
         "command": " ".join(sys.orig_argv) if argv is None else argv,
         "versions": versions(),
+        "presence_by_scores": presence,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with whole_report(args.out) as folder:
@@ -130,6 +132,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{len(seen)} images were seen in training: {', '.join(seen[:10])}")
     print("Means after the last click ± 95 % interval; then Dice after each click")
     print(table(rows))
+    if presence:
+        print("Whether the target is there, by one number alone: " + ", ".join(f"{k} {v:.3f}" for k, v in presence.items()))
     print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/ (and targets.png)")
 
 

@@ -20,7 +20,7 @@ def agent_player(model: BaseAlgorithm) -> Player:
     """A trained policy, acting greedily on observations."""
 
     def play(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
-        actions, _ = model.predict(observations, deterministic=True)  # type: ignore[arg-type]
+        actions, _ = model.predict(observations, deterministic=True)
         return [int(a) for a in actions]
 
     return play
@@ -37,16 +37,20 @@ def random_player(seed: int) -> Player:
 
 
 def centre_player(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
-    """One positive click at the innermost pixel of the target, and no more."""
+    """One positive click at the innermost pixel of the target, and no more; none where it is absent."""
     if turn:
         return [None] * batch.n
-    return [[centre_click(batch.sample(i).target(int(batch.categories[i])))] for i in range(batch.n)]
+    targets = [batch.sample(i).target(int(batch.categories[i])) for i in range(batch.n)]
+    return [None if absent else [centre_click(t)] for t, absent in zip(targets, batch.absent, strict=True)]
 
 
 def oracle_player(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
-    """The centre of the largest error region, any pixel."""
+    """The centre of the largest error region, any pixel; nothing where the target is absent."""
     moves: list[Move] = []
     for i, mask in enumerate(batch.sessions.masks()):
+        if batch.absent[i]:
+            moves.append(None)
+            continue
         sample, category = batch.sample(i), int(batch.categories[i])
         valid = sample.valid_for(category)
         judged = None if not batch.sessions.answered[i] else mask if valid is None else mask & valid

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.envs.shared import Shared
 from alignsam_sb3.evaluation.players import Move, Player
 
 CHUNK = 32  # episodes played at a time
@@ -25,6 +26,7 @@ class Row:
     :param scores: for each metric (episodes, clicks), the value after each click
     :param image_ids: for each episode the name of its image
     :param clicks: for each episode the clicks in order
+    :param present: for each episode whether the target is in the image
     :param masks: the final masks of the first ``KEPT_MASKS`` episodes
     """
 
@@ -32,6 +34,7 @@ class Row:
     scores: dict[str, NDArray[np.float64]]
     image_ids: list[str] = field(default_factory=list)
     clicks: list[list[Click]] = field(default_factory=list)
+    present: list[bool] = field(default_factory=list)
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
 
     def mean(self, metric: str) -> list[float]:
@@ -49,7 +52,7 @@ class Row:
 def play(player: Player, batch: ClickBatch, episodes: Sequence[Pair]) -> Row:
     """Let a player play episodes, as many at a time as the batch has, with one decoder call per turn."""
     turns = batch.task.max_steps
-    scored = ["score"] if batch.scorer is not None else []
+    scored = ["presence"] * (batch.task.absent > 0) + ["score"] * (batch.scorer is not None)
     row = Row(len(set(episodes)), {name: np.zeros((len(episodes), turns)) for name in (*metrics.METRICS, *scored)})
     for start in range(0, len(episodes), batch.n):
         group = list(episodes[start : start + batch.n])
@@ -60,6 +63,7 @@ def play(player: Player, batch: ClickBatch, episodes: Sequence[Pair]) -> Row:
             over |= _move(batch, [None if stopped else move for stopped, move in zip(over, moves, strict=True)])
             _measure(batch, row, start, len(group), turn)
         row.image_ids += [batch.info(i)["image_id"] for i in range(len(group))]
+        row.present += (~batch.absent[: len(group)]).tolist()
         row.clicks += [batch.sessions.clicks(i) for i in range(len(group))]
         row.masks += batch.sessions.masks(np.arange(len(group)))[: KEPT_MASKS - len(row.masks)]
     return row
@@ -83,6 +87,8 @@ def _measure(batch: ClickBatch, row: Row, start: int, count: int, turn: int) -> 
         sample, category = batch.sample(i), int(batch.categories[i])
         for name, metric in metrics.METRICS.items():
             row.scores[name][start + i, turn] = metric(mask, sample.target(category), sample.valid_for(category))
+        if "presence" in row.scores:
+            row.scores["presence"][start + i, turn] = mask.any() != batch.absent[i]
         if "score" in row.scores:
             row.scores["score"][start + i, turn] = batch.scores[i]
 
@@ -96,19 +102,34 @@ def draw_episodes(images_by_category: Sequence[NDArray[np.int64]], count: int, r
     return [(int(orders[c][(i // len(shown)) % len(orders[c])]), c) for i in range(count) for c in [shown[i % len(shown)]]]
 
 
+def draw_both(shared: Shared, count: int, share: float, seed: int) -> list[Pair]:
+    """Draw episodes, a share of them with a target that the image lacks.
+
+    :return: (image index, category id) of each, the absent ones anywhere among them
+    """
+    rng = np.random.default_rng(seed)
+    drawn = draw_episodes(shared.images_by_category, count, rng)
+    for i in rng.choice(count, round(share * count), replace=False) if share else ():
+        drawn[i] = shared.draw_absent(rng)
+    return drawn
+
+
 def evaluate(players: Mapping[str, Player], batch: ClickBatch, episodes: int, seed: int) -> tuple[dict[str, Row], list[Pair]]:
     """Let every player play the same episodes.
 
     :param batch: episodes on the evaluation split
     :return: a row per player, and the episodes (image index, category id)
     """
-    drawn = draw_episodes(batch.shared.images_by_category, episodes, np.random.default_rng(seed))
+    drawn = draw_both(batch.shared, episodes, batch.task.absent, seed)
     return {name: play(player, batch, drawn) for name, player in players.items()}, drawn
 
 
 def number_of_clicks(row: Row) -> dict[str, float]:
-    """NoC@80, 85, 90 and 95 with the episodes' number of clicks (20 in the field) as the cap, and the failures."""
+    """NoC@80, 85, 90 and 95 with the episodes' number of clicks (20 in the field) as the cap, and the failures.
+
+    Episodes whose target is not in the image have nothing to reach, and do not count.
+    """
     count = metrics.NoC(cap=row.scores["iou"].shape[1])
-    for ious in row.scores["iou"]:
+    for ious in row.scores["iou"][np.array(row.present, bool)]:
         count.update(ious.tolist())
     return {name: float(value) for name, value in count.compute().items()} | {"cap": count.cap}

@@ -1,8 +1,8 @@
 """Metrics of one mask against one truth, all in [0, 1] (papers print some as percent).
 
-Masks are bool (H, W) or 0 and 1, arrays or tensors; pixels where ``valid`` is False count neither way. MAE and the F- and
-E-measures also take probabilities (H, W): curves have one value for each of 256 thresholds k / 255, from all of the image to
-what is certain.
+Masks are bool (H, W) or 0 and 1, arrays or tensors. Pixels where ``valid`` is False count neither way. MAE and the F- and
+E-measures also take probabilities (H, W). Their curves have one value for each of 256 thresholds k / 255, from all of the
+image to what is certain.
 """
 
 from collections.abc import Callable, Sequence
@@ -202,3 +202,4 @@ METRICS: dict[str, Callable[[Mask, Mask, Mask | None], float]] = {
     "f_beta": f_beta,
     "e_measure": e_measure,
 }
+"""Metrics that an evaluation reports, by name: functions of a mask, the truth and, where given, the pixels that count."""

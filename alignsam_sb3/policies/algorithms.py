@@ -31,7 +31,7 @@ from alignsam_sb3.policies import distributed
 from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.cells import CellExtractor
-from alignsam_sb3.policies.loading import restore
+from alignsam_sb3.policies.loading import restore, set_notes
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 from alignsam_sb3.policies.plain import describe_arguments, describe_state
 from alignsam_sb3.policies.stages import Stage, describe_stages, write_stages
@@ -107,7 +107,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """The last rollout may end after the last step, and what it brought is learned, too: no schedule ends at 0 or below."""
+        """No schedule ends at 0 or below: the last rollout may end after the last step, and is learned from, too."""
         left = max(total_timesteps - num_timesteps, self.n_steps * self.n_envs)
         self._current_progress_remaining = min(left / total_timesteps, 1.0)
 
@@ -131,7 +131,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
     def seen(self) -> SeenImages:
         """The images that the policy was trained on, also in earlier trainings that it went on from."""
         found = self._seen_before
-        if self.env is not None and self.num_timesteps and self.env.has_attr("drawn"):
+        learned = self.num_timesteps or any(stage.done for stage in self.stages.values())
+        if self.env is not None and learned and self.env.has_attr("drawn"):
             for drawn in {array.tobytes(): array for array in self.env.get_attr("drawn")}.values():
                 found = found.add(drawn)
         return found
@@ -183,7 +184,9 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         if trust:
             logger.warning("unpickling %s: whatever code it brings is run", path)
             model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-            model.recipe = PolicyArchive(path).recipe or model.recipe  # type: ignore[arg-type]
+            archive = PolicyArchive(path)  # type: ignore[arg-type]
+            model.recipe = archive.recipe or model.recipe
+            set_notes(model, archive)
             return model
         return restore(cls, path, env, device, policy, {**(custom_objects or {}), **kwargs})  # type: ignore[arg-type]
 
@@ -195,8 +198,8 @@ class _SamAlgorithm(OnPolicyAlgorithm):
 def attach_recalibration(model: BaseAlgorithm, env: VecEnv | gym.Env[Any, Any]) -> None:
     """Let an environment, or those of a VecEnv, draw foreground maps with the policy's own recalibration module, if any.
 
-    The training environment is attached by ``set_env`` and when a model is made; an evaluation environment that was made
-    apart must be attached before it is played, as the statistics of a VecNormalize must be synchronised.
+    The training environment is attached by ``set_env``, and when a model is made. An evaluation environment is made apart, so
+    attach it before it is played. (The statistics of a VecNormalize must be synchronised likewise.)
     """
     module = getattr(model.policy, "srm", None)
     if module is None:

@@ -22,7 +22,6 @@ from alignsam_sb3.torch_archives import read_torch_archive
 RECIPE = "alignsam.json"
 SEEN = "seen.json"
 """Hashes of the images that a policy was trained on."""
-_STATES = (".pth", ".stage.pt")
 _MB = 1 << 20
 _ARCHIVE = Limits(entries=64, entry_bytes=256 * _MB, total_bytes=768 * _MB)
 _TENSORS = Limits(entries=20_000, entry_bytes=256 * _MB, total_bytes=256 * _MB)
@@ -58,7 +57,7 @@ class PolicyArchive:
         self.path = path if isinstance(path, io.IOBase) else _with_suffix(Path(path))  # type: ignore[arg-type]
         with self._opened() as archive:
             names = archive.namelist()
-            self._states = [name for name in names if name.endswith(_STATES) and name != "pytorch_variables.pth"]
+            self._names = [name for name in names if name != "pytorch_variables.pth"]
             data = RECIPE if RECIPE in names else "data"
             self._data = _plain_json(read_entry(archive, data, _JSON), data)
 
@@ -98,14 +97,23 @@ class PolicyArchive:
 
         :raises ValueError: one cannot be read
         """
+        return self.states(".pth")
+
+    def states(self, ending: str) -> dict[str, dict[str, Any]]:
+        """State dicts of the entries with this ending, by their names without it, tensors on the CPU.
+
+        :raises ValueError: one cannot be read
+        """
         found: dict[str, dict[str, Any]] = {}
         with self._opened() as archive:
-            for name in self._states:
+            for name in self._names:
+                if not name.endswith(ending):
+                    continue
                 file = io.BytesIO(read_entry(archive, name, _ARCHIVE.entry_bytes))
                 state = read_torch_archive(file, _TENSORS, _PICKLE)
                 if not isinstance(state, dict):
                     raise ValueError(f"{name!r} in it holds no state dict")
-                found[name.removesuffix(".pth").removesuffix(".pt")] = state
+                found[name.removesuffix(ending)] = state
         return found
 
     @contextmanager

@@ -13,10 +13,12 @@ from alignsam_sb3.maps import on_grid
 class CellHead(nn.Module):
     """One pair of logits (positive, negative) for each cell of the click grid, from what lies in and around the cell.
 
-    The grid and the embedding cover the same frame, so the same small convolution serves every cell: what was learned about
-    an object at one place holds at all others. What the episode has reached so far (the belief in the cell, whether any
-    object is believed in, how many steps are gone) scales and shifts the features, so that the same place can be worth a
-    positive click at first and a negative one later. So does what language says of the cell, where there is a prior.
+    The grid and the embedding cover the same frame, so the same small convolution serves every cell. What was learned about
+    an object at one place holds at all others.
+
+    The state of the episode scales and shifts the features: the mask's probability in the cell, whether there is a mask at
+    all, and how many steps are gone. So the same place can be worth a positive click at first and a negative one later. What
+    language says of the cell does the same, where there is a prior.
 
     :param channels: width of the map that describes the image
     :param patches: cells along each axis
@@ -124,6 +126,15 @@ class CellExtractor(BaseFeaturesExtractor):
     def _steps(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """(B, 1) share of the episode's steps that are gone."""
         return (observations["num_steps"].reshape(-1, 1) / self.max_steps).clamp(max=1)
+
+
+def narrow_on_grid(narrow: nn.Module, x: th.Tensor, side: int) -> th.Tensor:
+    """Fewer channels of a map (B, C, h, w) on a grid of side x side: the two commute, and the cheaper one comes first.
+
+    :param narrow: a convolution of kernel 1, or nothing at all
+    """
+    out: th.Tensor = narrow(on_grid(x, side)) if side < min(x.shape[-2:]) else on_grid(narrow(x), side)
+    return out
 
 
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from alignsam_sb3.maps import N_GUIDES, guide_maps, on_grid
 from alignsam_sb3.names import nearest
-from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead
+from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead, narrow_on_grid
 
 _TOKEN_GRID = 8
 ATTEND = ("joint", "stream", "none")
@@ -32,8 +32,8 @@ class _Stream(nn.Sequential):
         layers: list[nn.Module] = []
         for k in range(max(3, halvings)):
             layers += [nn.Conv2d(channels, width, 3, 2 if k < halvings else 1, 1), nn.GroupNorm(8, width), nn.ReLU()]
-            channels = width
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(grid))
+            channels, side = width, ceil(side / 2) if k < halvings else side
+        super().__init__(*layers, *([] if side == grid else [nn.AdaptiveAvgPool2d(grid)]))
 
 
 class Fusion(nn.Module):
@@ -115,16 +115,16 @@ class ExplicitExtractor(CellExtractor):
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
         seen = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
         belief = cool_belief(seen, steps, self.warmth)
-        weighted = embedding * belief.detach() + embedding  # the warmth learns from what the cells see of the belief
+        weighted = embedding * (1 + belief.detach())  # the warmth learns from what the cells see of the belief
         target = observations["target_category"].reshape(len(embedding), -1)
         guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
-        streams = [self.sam_stream(weighted), self.clip_stream(guides)]
-        tokens = self.fusion(th.cat([s.flatten(2) for s in streams], dim=2).transpose(1, 2))
+        maps = [self.sam_stream(weighted), self.clip_stream(guides)]
+        tokens = self.fusion(th.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2))
         halves = tokens.transpose(1, 2).unflatten(2, (2, self.grid, self.grid))  # (B, width, stream, g, g)
         fused = halves.permute(0, 2, 1, 3, 4).flatten(1, 2)
         features = self.linear(th.cat([fused.mean((2, 3)), fused.amax((2, 3)), steps], dim=1))
-        narrowed = [narrow(x) for narrow, x in zip(self.narrow, (weighted, fused), strict=True)]
-        described = th.cat([on_grid(x, self.patches) for x in narrowed], dim=1)
+        streams = zip(self.narrow, (weighted, fused), strict=True)
+        described = th.cat([narrow_on_grid(narrow, x, self.patches) for narrow, x in streams], dim=1)
         wanted = guides[:, :1]
         if self.recalibrated:
             wanted = observations["foreground_map"][:, None]

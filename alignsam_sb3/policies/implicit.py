@@ -5,7 +5,7 @@ from gymnasium import spaces
 from torch import nn
 
 from alignsam_sb3.maps import on_grid
-from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead
+from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead, narrow_on_grid
 
 _SMALLEST_MAP = 4
 
@@ -48,10 +48,11 @@ class ImplicitExtractor(CellExtractor):
         """Features (B, global_dim + 2 x cells) of observations with batch dimension B."""
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
         belief = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
-        weighted = embedding * belief + embedding
+        weighted = embedding * (1 + belief)
         features = self.linear(th.cat([self.convolutions(weighted), steps], dim=1))
         found = observations["foreground_map"][:, None] if self.recalibrated else None
-        logits = self.cells(self.narrow(weighted), belief, self._free(observations), steps, features, found)
+        narrowed = narrow_on_grid(self.narrow, weighted, self.patches)
+        logits = self.cells(narrowed, belief, self._free(observations), steps, features, found)
         if found is not None and self.advice is not None:
             logits = logits + self.advice(on_grid(found, self.patches), on_grid(belief, self.patches))
         return th.cat([features, logits], dim=1)

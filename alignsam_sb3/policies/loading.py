@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.archive import PolicyArchive, check_optimizer, check_weights
 from alignsam_sb3.policies.plain import hyperparameters, restore_arguments, restore_space, restore_state
-from alignsam_sb3.policies.stages import read_stages
+from alignsam_sb3.policies.stages import saved_stages
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +107,18 @@ def restore(
     except (TypeError, ValueError, AssertionError, RuntimeError, MemoryError, KeyError) as error:
         raise ValueError(f"the policy in {path} cannot be built ({type(error).__name__}: {error})") from error
     _set_parameters(model, archive, recipe)
+    set_notes(model, archive)
+    return model
+
+
+def set_notes(model: BaseAlgorithm, archive: PolicyArchive) -> None:
+    """What a file says beside weights and hyperparameters: the stages before PPO, and the images that were trained on.
+
+    :raises ValueError: it is wrong
+    """
+    model.__dict__["stages"] = saved_stages(archive)
     if archive.seen is not None:
         model.__dict__["_seen_before"] = archive.seen
-    return model
 
 
 def _policy_kwargs(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,10 +202,6 @@ def _set_parameters(model: BaseAlgorithm, archive: PolicyArchive, recipe: Mappin
             f"evaluate with the same segmenter, patches and number of categories ({error})"
         ) from error
     model.policy.load_state_dict(weights)
-    try:
-        model.__dict__["stages"] = read_stages(recipe.get("stages", {}), found)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a saved policy that can be used: {error}") from error
     if "policy.optimizer" in found:
         try:
             check_optimizer(list(model.policy.parameters()), found["policy.optimizer"])

@@ -9,10 +9,10 @@ from zipfile import ZipFile
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from alignsam_sb3.policies.archive import check_optimizer
+from alignsam_sb3.policies.archive import PolicyArchive, check_optimizer
 
-SUFFIX = ".stage"
-"""Of entries ``NAME.stage.pt`` of a policy's zip. Stable-Baselines3 reads ``.pth`` only, and so still takes such a file."""
+SUFFIX = ".stage.pt"
+"""Of a policy's zip's entries ``NAME.stage.pt``. Stable-Baselines3 reads ``.pth`` only, and so still takes such a file."""
 _MOST_STAGES = 8
 
 
@@ -65,14 +65,26 @@ def write_stages(archive: ZipFile, stages: Mapping[str, Stage]) -> None:
         if stage.optimizer is not None:
             state = io.BytesIO()
             th.save(stage.optimizer.state_dict(), state)
-            archive.writestr(f"{name}{SUFFIX}.pt", state.getvalue())
+            archive.writestr(f"{name}{SUFFIX}", state.getvalue())
+
+
+def saved_stages(archive: PolicyArchive) -> dict[str, Stage]:
+    """The stages of a saved policy, read without unpickling.
+
+    :raises ValueError: what it says of them is wrong
+    """
+    described, states = (archive.recipe or {}).get("stages", {}), archive.states(SUFFIX)
+    try:
+        return read_stages(described, states)
+    except ValueError as error:
+        raise ValueError(f"{archive.path} is not a saved policy that can be used: {error}") from error
 
 
 def read_stages(described: object, states: Mapping[str, dict[str, Any]]) -> dict[str, Stage]:
     """The stages again.
 
     :param described: what :func:`describe_stages` gave
-    :param states: of optimizers, by entry of the zip
+    :param states: of optimizers, by the stage's name
     :raises ValueError: it is something else
     """
     if not isinstance(described, dict) or len(described) > _MOST_STAGES:
@@ -82,7 +94,7 @@ def read_stages(described: object, states: Mapping[str, dict[str, Any]]) -> dict
         if not isinstance(steps, list) or len(steps) != 2 or not all(type(n) is int and n >= 0 for n in steps):
             raise ValueError(f"the stage {name[:60]!r} should have steps done and steps in all, got {str(steps)[:60]}")
         done, of = steps
-        if 0 < done < of and name + SUFFIX not in states:
+        if 0 < done < of and name not in states:
             raise ValueError(f"the stage {name[:60]!r} is half done, and its optimizer is not in the file")
-        stages[name] = Stage(done, of, state=states.get(name + SUFFIX))
+        stages[name] = Stage(done, of, state=states.get(name))
     return stages

@@ -100,8 +100,9 @@ def mean_colour(image: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[n
 def describe(p: Map, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Numbers of the order of one about a mask: (10,).
 
-    Area; length of its outline; number of parts; share of the largest; holes; mean probability in it and outside; share of
-    undecided pixels; how far its mean colour is from the rest's; how strong edges are under its outline.
+    Of its shape: area, length of the outline, number of parts, share of the largest part, holes. Of the probabilities: their
+    mean inside and outside, and the share of undecided pixels. Of the image: how far the mean colour inside is from that of
+    the rest, and how strong edges are under the outline.
 
     :param image: (H, W, 3) uint8
     """

@@ -1,7 +1,7 @@
 """Frozen promptable segmenters, named by one string.
 
-``tiny`` is embedded; ``mobile_sam``, ``vit_b`` and the other names of :data:`SEGMENTERS` are downloaded once and checked;
-``vit_b:PATH`` reads a file; ``vit_b:random`` has random weights, to try how things fit and how long they take.
+``tiny`` is embedded. ``mobile_sam``, ``vit_b`` and the other names of :data:`SEGMENTERS` are downloaded once and checked.
+``vit_b:PATH`` reads a file. ``vit_b:random`` has random weights, to try how things fit and how long they take.
 ``hf:OWNER/NAME``, ``hf:/folder`` and ``hf:sam2:random`` are SAM, SAM 2, EdgeTAM and SAM 3 of the transformers library.
 Options that make it faster stand behind a question mark: ``tiny?onnx``, ``repvit:PATH?fuse&channels_last``,
 ``hf:/folder?bf16``. ``python -m alignsam_sb3.segmenters list`` shows them all.

@@ -95,8 +95,9 @@ REFUSED = {
 class HfSegmenter(PromptableSegmenter):
     """A frozen SAM of the transformers library.
 
-    With ``multimask_output=False`` SAM 2 and later give, for each image by itself, the best of the three candidates where
-    the single mask is not stable (of the pixels above -0.05, fewer than 98% above 0.05): so the library does, and so do we.
+    With ``multimask_output=False`` SAM 2 and later do as the library does. Where the single mask is not stable, they give the
+    best of the three candidates, for each image by itself. Not stable: of the pixels above -0.05, fewer than 98 % are above
+    0.05.
 
     :param model: as :func:`load_model` gives it
     :param processor: the library's image processor, set to the model's size
@@ -244,8 +245,8 @@ def _thick(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def load_hf(where: str, device: str | th.device = "auto", options: Collection[str] = ()) -> HfSegmenter:
     """Load a segmenter of the transformers library.
 
-    :param where: a folder as ``save_pretrained`` leaves it, ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` of the Hub, or
-        ``KIND:random`` for random weights in full size, to try how things fit and how long they take
+    :param where: a folder as ``save_pretrained`` leaves it, or ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` of the Hub.
+        ``KIND:random`` has random weights in full size, to try how things fit and how long they take
     :param device: ``"auto"`` takes CUDA where there is one
     :param options: of :data:`OPTIONS`
     :raises FileNotFoundError: there is no such folder or repository

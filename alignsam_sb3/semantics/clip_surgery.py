@@ -1,8 +1,8 @@
 """CLIP Surgery's formulas (Li et al., "A closer look at the explainability of CLIP", arXiv 2304.05653), as pure functions.
 
 CLIP's own tokens say little about places: what matches a text often lies off the object. The surgery adds a second path to
-the last blocks of the image tower, in which tokens attend to tokens with similar values (v-v attention) and no MLP follows,
-and takes from the similarities what all texts have in common. Nothing here changes the model.
+the last blocks of the image tower. In it, tokens attend to tokens with similar values (v-v attention), and no MLP follows.
+What all texts have in common is taken from the similarities. Nothing here changes the model.
 """
 
 import numpy as np
@@ -90,8 +90,8 @@ def surgery_tokens(visual: VisionTransformer, images: th.Tensor, n_dual: int = N
 def feature_surgery(image: th.Tensor, text: th.Tensor, redundant: th.Tensor | None = None) -> th.Tensor:
     """Similarities (B, T, N) without what is redundant (arXiv 2304.05653, section 3.3).
 
-    With several texts, what they have in common over all of them is taken away, each text weighted by how well it suits the
-    image; with ``redundant`` it is that feature's similarity.
+    With several texts, what they all have in common is taken away; each text is weighted by how well it suits the image. With
+    ``redundant``, that feature's similarity is taken away.
 
     :param image: (B, T, D) normalised tokens, the class token first
     :param text: (N, D) normalised

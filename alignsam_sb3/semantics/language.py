@@ -29,12 +29,12 @@ _NAMED, _SHOWN = 10, 60  # texts in a warning, and characters of each
 class SimilarityMaps:
     """What CLIP Surgery says of B images and N texts.
 
-    :param maps: (B, N, g_h, g_w) in [0, 1] over the whole image, squashed to the grid; each map has a 0 and a 1 (0.5
-        everywhere where all places are alike), so it says where, not whether
+    :param maps: (B, N, g_h, g_w) in [0, 1] over the whole image, squashed to the grid. Each map has a 0 and a 1, so it says
+        where, not whether. Where all places are alike it is 0.5 everywhere
     :param scores: (B, N) absolute: the mean of the text's cosines with the class token and with the place that it suits
         best; low for what is not shown. (On toy scenes the mean tells presence better than either.)
-    :param cosines: (B, N, g_h, g_w) absolute: of each text with each place, before any surgery on features; comparable
-        between texts and places, which min-max makes the maps not be
+    :param cosines: (B, N, g_h, g_w) absolute: of each text with each place, before any surgery on features. They can be
+        compared between texts and places. The maps cannot, since each is stretched to its own 0 and 1
     """
 
     maps: th.Tensor

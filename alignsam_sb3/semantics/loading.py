@@ -25,9 +25,9 @@ _EXAMPLES = "tiny, ViT-B-16-quickgelu:openai, ViT-B-16:/path/to/weights.safetens
 def load_clip(spec: str = "tiny", device: str = "auto") -> ClipSurgery:
     """Load a CLIP once per process, in single precision.
 
-    :param spec: ``tiny``, ``MODEL:TAG`` or ``MODEL:PATH`` in open_clip's names, or ``openai:PATH`` for a file in OpenAI's
-        layout, whose architecture is read off its weights; ``@SIZE`` at the end sets the side of the input in pixels
-        (``ViT-B-16-quickgelu:openai@512``: finer maps, as the authors of CLIP Surgery use for SAM)
+    :param spec: ``tiny``, or ``MODEL:TAG`` or ``MODEL:PATH`` in open_clip's names. ``openai:PATH`` is a file in OpenAI's
+        layout; its weights tell its architecture. ``@SIZE`` at the end sets the side of the input in pixels. In
+        ``ViT-B-16-quickgelu:openai@512`` it makes finer maps, as the authors of CLIP Surgery use for SAM
     :param device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     :raises ValueError: there is no such model or tag, or the file does not fit it
     :raises FileNotFoundError: there is no such file, or none in the cache while ``HF_HUB_OFFLINE`` is set

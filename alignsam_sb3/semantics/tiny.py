@@ -1,7 +1,7 @@
 """The embedded CLIP: open_clip's own towers, small, fitted on toy scenes by ``scripts/assets/fit_tiny_clip.py``.
 
-A vision transformer that starts from pixels learns what a convolution knows at first only from very many images; this one
-has a convolutional stem in the place of its patch embedding (Xiao et al., arXiv 2106.14881): the encoder of the tiny SAM.
+A vision transformer that starts from pixels needs very many images to learn what a convolution has built in. So this one has
+a convolutional stem in the place of its patch embedding (Xiao et al., arXiv 2106.14881): the encoder of the tiny SAM.
 """
 
 from collections.abc import Sequence

@@ -41,13 +41,14 @@ def killed(model, callback, at, path, freq):
         model.learn(16, callback=callback)
 
 
+@pytest.mark.parametrize("trust", [False, True])
 @pytest.mark.parametrize(("kind", "srm"), [(WarmStartCallback, False), (RecalibrationCallback, True)])
-def test_a_killed_stage_goes_on_where_its_checkpoint_was(make_env, tmp_path, kind, srm):
+def test_a_killed_stage_goes_on_where_its_checkpoint_was(make_env, tmp_path, kind, srm, trust):
     path = tmp_path / "p.zip"
     first = make(make_env, srm=srm)
     killed(first, kind(steps=STEPS), 11, path, freq=16)  # 44 steps; the last checkpoint is at 32
     assert describe_progress(first) == f"in the {kind.stage}, after 44 of {STEPS} steps"
-    loaded = SamMaskablePPO.load(path, env=first.env, device="cpu")
+    loaded = SamMaskablePPO.load(path, env=first.env, device="cpu", trust=trust)
     assert (loaded.stages[kind.stage].done, loaded.num_timesteps) == (32, 0)
     callback = kind(steps=STEPS)
     rates, moments, opened = [], [], callback._did
@@ -81,6 +82,17 @@ def uninterrupted_rates(make_env, kind, srm):
     callback._did = did
     make(make_env, srm=srm).learn(0, callback=callback)
     return rates
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_checkpoint_of_a_stage_knows_its_images(make_env, tmp_path, trust):
+    path = tmp_path / "p.zip"
+    model = make(make_env)
+    killed(model, WarmStartCallback(steps=STEPS), 5, path, freq=16)
+    played = set(model.env.get_attr("drawn")[0].tolist())
+    learned = set(SamMaskablePPO.load(path, device="cpu", trust=trust).seen.hashes.tolist())
+    assert learned
+    assert learned <= played
 
 
 def test_the_modules_optimizer_is_kept_beside_ppo_too(make_env, tmp_path):

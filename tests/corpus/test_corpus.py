@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from corpus_inputs import INPUTS, REFUSED, RIGHT, SKIPPED
+from corpus_inputs import INPUTS
+from corpus_inputs.base import REFUSED, RIGHT, SKIPPED
 
 LONGEST = 60  # seconds
 EXPLAINED = (ValueError, OSError, ImportError)

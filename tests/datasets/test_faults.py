@@ -70,6 +70,20 @@ def test_masks_are_found_in_the_usual_places(tmp_path, images, masks, splits):
     assert list(read(f"mask_folder:{tmp_path}", splits).values()) == [600] * 3
 
 
+@pytest.mark.parametrize("ends, kept", [(["_fur"] * 3, 3), (["_fur", "_fur", "_hide"], 0)])
+def test_masks_in_a_folder_may_all_end_with_any_one_word(tmp_path, ends, kept):
+    for k, end in enumerate(ends):
+        photo(tmp_path / f"pictures/cat_{k}a.jpg", k)
+        photo(tmp_path / f"pictures/cat_{k}.jpg", k + 3)
+        mask(tmp_path / f"drawn/cat_{k}a{end}.png")
+    folders = {"images": "pictures", "masks": "drawn"}
+    if kept:
+        assert list(read(f"mask_folder:{tmp_path}", **folders)) == [f"pictures/cat_{k}a.jpg" for k in range(3)]
+    else:
+        with pytest.raises(FileNotFoundError, match=r"A mask is called as its photo, or that and a word: .*cat_mask\.png"):
+            read(f"mask_folder:{tmp_path}", **folders)
+
+
 def test_an_ambiguous_pair_shows_examples_and_the_option_that_settles_it(tmp_path):
     for k in range(4):
         photo(tmp_path / f"images/{k}.jpg", k)

@@ -163,7 +163,7 @@ def test_a_missing_folder_and_an_odd_split(kind, tmp_path):
 def test_describe_prints_counts_and_draws_a_sheet(kind, written, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     written[1].write_bytes(b"damaged")
-    assert main(["describe", written[0], "--sheet", str(sheet), "--options", "min_area=0.02"]) == 0
+    assert main(["describe", written[0], "--sheet", str(sheet), "--dataset-kwargs", "min_area=0.02"]) == 0
     said = capsys.readouterr().out
     assert CATEGORY[kind] in said or kind == "oxford_pets"
     assert written[1].name in said or "skipped" in said or "images" in said

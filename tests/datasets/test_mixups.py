@@ -1,11 +1,12 @@
 """Sets in which one image could get what belongs to another, or a mask its opposite or its mirror image.
 
-Photos are told apart by their grey value, masks by their height.
+Photos are told apart by their grey value, masks by their height (``small_sets.py``).
 """
 
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +14,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))
+from small_sets import SIZE, coco, labelme, mask, outline, pairs, photo, rows, yolo
+
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import turned
 from alignsam_sb3.datasets.seen import SeenImages, hash_in, image_hash, image_hashes, seen_in
-
-SIZE = (40, 60)
-
-
-def photo(path, k, **how):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*SIZE, 3), 20 + 12 * k, np.uint8)).save(path, **how)
-
-
-def rows(k):
-    found = np.zeros(SIZE, bool)
-    found[2 : 6 + k, 3:23] = True
-    return found
-
-
-def mask(path, k, value=255):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.where(rows(k), value, 0).astype(np.uint8)).save(path)
-
-
-def outline(k, x=3):
-    return [[x, 2], [x + 20, 2], [x + 20, 6 + k], [x, 6 + k]]
-
-
-def pairs(spec, split="all", **options):
-    """For each image its grey value's number and, from the height of its first object, its mask's."""
-    data = load_dataset(spec, split, **options)
-    samples = [data[i] for i in range(len(data))]
-    found = {s.image_id: (round((float(np.median(s.image)) - 20) / 12), int(s.masks[0].any(1).sum()) - 4) for s in samples}
-    return found, data.skipped
 
 
 @pytest.mark.parametrize(
@@ -56,24 +30,19 @@ def pairs(spec, split="all", **options):
         (["leaf", "slideA"], ["leaf", "slideB"], ["leaf"]),
         (["cam1/0", "cam1/1", "cam2/2"], ["cam1/0", "cam2/1", "cam2/2"], ["cam1/0", "cam2/2"]),
         (["cam1/0", "cam2/1"], ["cam2/0", "cam2/1"], ["cam2/1"]),
+        (["cam1/0", "cam2/1"], ["leaf/cam1/0", "leaf/cam2/1", "leaf/cam3/2"], ["cam1/0", "cam2/1"]),
+        (["cam1/0", "cam2/2"], ["cam1/leaf/0", "cam3/leaf/2"], ["cam1/0"]),
     ],
 )
 def test_what_has_no_partner_does_not_take_another_s(tmp_path, photos, masks, kept):
-    names = sorted({*photos, *masks})
+    names = sorted({name.replace("leaf/", "") for name in [*photos, *masks]})
     for name in photos:
         photo(tmp_path / f"images/{name}.jpg", names.index(name))
     for name in masks:
-        mask(tmp_path / f"masks/{name}.png", names.index(name))
+        mask(tmp_path / f"masks/{name}.png", names.index(name.replace("leaf/", "")))
     found, skipped = pairs(f"mask_folder:{tmp_path}")
     assert found == {f"images/{name}.jpg": (names.index(name),) * 2 for name in kept}
-    assert len(skipped["files: masks without a photo"]) == len(set(masks) - set(kept))
-
-
-def labelme(path, k, image="a.jpg", **more):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = {"label": "x", "points": np.add(outline(k), [[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]]).tolist()}
-    content = {"shapes": [shape], "imagePath": image, "imageHeight": SIZE[0], "imageWidth": SIZE[1], **more}
-    path.write_text(json.dumps(content))
+    assert len(skipped["files: masks without a photo"]) == len(masks) - len(kept)
 
 
 @pytest.mark.parametrize("embedded", [False, True])
@@ -204,17 +173,6 @@ def test_a_grey_tiff_that_was_turned(tmp_path, tag):
         assert np.array_equal(image, turned(stored, tag) if asked == "turned" else stored)
 
 
-def coco(path, names, heights, **entry):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images = [{"id": k, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for k, name in enumerate(names)]
-    starts = [3 + 30 * (name in names[:k]) for k, name in enumerate(names)]  # another place for another entry of an image
-    notes = [
-        {"image_id": k, "category_id": 1, "segmentation": [np.ravel(outline(heights[k], start)).tolist()], **entry}
-        for k, start in enumerate(starts)
-    ]
-    path.write_text(json.dumps({"images": images, "annotations": notes, "categories": [{"id": 1, "name": "x"}]}))
-
-
 def test_a_folder_that_other_names_say_is_not_the_one_that_is_missing(tmp_path):
     for k in (1, 2):
         photo(tmp_path / f"cam2/{k}.jpg", k)
@@ -264,17 +222,6 @@ def test_yolo_s_other_yaml_files_and_tasks(tmp_path):
     (tmp_path / "data.yaml").write_text("names: [x]\nkpt_shape: [2, 2]\n")
     with pytest.raises(ValueError, match="key points"):
         load_dataset(f"yolo:{tmp_path}", "all")
-
-
-def yolo(root, names, said=""):
-    """Photos and YOLO labels, ``names`` being the paths below ``images/`` without their ending."""
-    for k, name in enumerate(names):
-        photo(root / f"images/{name}.png", k)
-        place = root / f"labels/{name}.txt"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(f"0 {' '.join(map(str, (np.array(outline(k)) / SIZE[::-1]).ravel()))}\n")
-    (root / "data.yaml").write_text(f"names: [x]\n{said}")
-    return f"yolo:{root}"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_polygons_draw_the_very_mask():
 
 
 def test_export_is_read_by_our_loader(tmp_path, capsys):
-    assert main(["export", "toy:vessels", str(tmp_path / "train"), "--options", "n_images=6"]) == 0
+    assert main(["export", "toy:vessels", str(tmp_path / "train"), "--dataset-kwargs", "n_images=6"]) == 0
     assert "6 images" in capsys.readouterr().out
     written, scenes = load_dataset(f"polygons:{tmp_path}", "train"), ToyScenes("vessels", "train", n_images=6)
     assert written.categories == ("vessel",)

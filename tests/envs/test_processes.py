@@ -20,7 +20,9 @@ COPIERS = {"deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.
 
 
 @pytest.mark.parametrize("how", COPIERS)
-@pytest.mark.parametrize("options", [{"clip": None}, {"clip": "tiny", "dataset": "toy:semantic", "reward": "network"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"clip": None}, {"clip": "tiny", "dataset": "toy:semantic", "reward": "network"}], ids=str
+)
 def test_a_copy_in_the_middle_of_an_episode_goes_on_alike(how, options):
     env = gym.make("SamSeg-v0", **{**KWARGS, "dataset_kwargs": {"n_images": 12, "min_area": 0.02}, **options})
     env.reset(seed=0)

@@ -128,6 +128,17 @@ def test_one_decoder_call_per_vector_step(make_env, tiny, monkeypatch):
     assert calls == [4, 4, 4, 4, 4, 4, 4]
 
 
+def test_new_images_are_described_together(make_env, monkeypatch):
+    venv, sizes = SamSegVecEnv([lambda: make_env(dataset_kwargs={"n_images": 40})] * 4), []
+    source = venv.batch.shared.bank._source
+    describe = source.describe
+    monkeypatch.setattr(source, "describe", lambda images: sizes.append(len(images)) or describe(images), raising=False)
+    venv.seed(5)
+    venv.reset()
+    assert sizes == [len(set(venv.batch.rows))]
+    assert sizes[0] > 1
+
+
 def test_constants_are_the_same_memory_until_a_reset_and_nothing_is_overwritten(make_env):
     venv = SamSegVecEnv([lambda: make_env(max_steps=3, remove=True)] * 2)
     handed = [venv.reset()]

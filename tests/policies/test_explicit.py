@@ -10,9 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.datasets import ToyScenes
-from alignsam_sb3.maps import guide_maps, scale_target, standard_cosines
+from alignsam_sb3.maps import guide_maps, on_grid, scale_target, standard_cosines
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
-from alignsam_sb3.policies.cells import Advice
+from alignsam_sb3.policies.cells import Advice, narrow_on_grid
 from alignsam_sb3.policies.explicit import cool_belief
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.semantics import load_clip
@@ -216,3 +216,12 @@ def test_every_weight_learns(make_env):
     model.learn(12)
     idle = [name for name, p in model.policy.features_extractor.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_narrowing_and_the_grid_commute(side):
+    """The cheaper one comes first; the numbers are those of either order."""
+    th.manual_seed(0)
+    narrow, x = th.nn.Conv2d(6, 3, 1), th.randn(2, 6, 8, 8)
+    assert th.allclose(narrow_on_grid(narrow, x, side), narrow(on_grid(x, side)), atol=1e-5)
+    assert th.allclose(narrow_on_grid(narrow, x, side), on_grid(narrow(x), side), atol=1e-5)

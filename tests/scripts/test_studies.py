@@ -56,7 +56,7 @@ def test_six_kills_lose_nothing():
 @pytest.mark.slow
 def test_nothing_grows(tmp_path):
     out = tmp_path / "soak.json"
-    assert not command("scripts/studies/soak.py", "--steps", 12_000, "--makes", 60, "--out", out).wait()
+    assert not command("scripts/studies/soak.py", "--steps", 12_000, "--makes", 60, "--episodes", 160, "--out", out).wait()
     for grown in json.loads(out.read_text()).values():
         assert abs(grown["open files"]) < 100  # in 10^6 steps or 1,000 makes; a leak in each episode would be 200,000
         assert grown["MB"] < 1000

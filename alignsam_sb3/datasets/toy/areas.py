@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ASSET = Path(__file__).resolve().parents[2] / "assets" / "toy_areas.npz"
-"""Written by ``scripts/assets/index_toy.py``: for each task and split, of seed 0 at 128 pixels, every object that can be a
-target in order of the scenes: scene, category and area in pixels."""
+"""Scene, category and area in pixels of every object that can be a target, in order of the scenes, for each task and split.
+
+Of seed 0 at 128 pixels. ``scripts/assets/index_toy.py`` wrote it."""
 SEED, SIZE = 0, 128
 
 

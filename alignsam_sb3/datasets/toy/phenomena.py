@@ -1,7 +1,7 @@
 """Toy scenes after the paper's other tasks: shadows, what is out of focus, panes of glass. What is wanted is object 1.
 
-None of them is a colour: a shadow is darker than the same ground beside it, and so are some things that are no shadows; blur
-takes the texture away; glass shifts and tints what lies behind it.
+None of them is a colour. A shadow is darker than the same ground beside it, and so are some things that are no shadows. Blur
+takes the texture away. Glass shifts and tints what lies behind it.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Toy scenes: textured objects over a textured ground, with occlusion, light and noise, drawn from a seed.
 
-A scene is a function of (task, split, seed, index), so that any process draws the same one, and the training and the
-evaluation split share no scene by construction: the split is part of the random key.
+A scene is a function of (task, split, seed, index), so any process draws the same one. The split is part of the random key,
+so the training and the evaluation split share no scene.
 """
 
 from collections.abc import Callable
@@ -43,10 +43,14 @@ SCENE_VERSION = 2  # part of the fingerprint: raise it whenever a scene would be
 class ToyScenes:
     """A set of toy scenes.
 
-    ``toy:semantic`` asks for all objects of a shape, ``toy:saliency`` for the one that stands out, ``toy:vessels`` for thin
-    branching structures, ``toy:shadow``, ``toy:blur`` and ``toy:glass`` for shadows, things out of focus and panes of glass.
+    What each task asks for:
 
-    :param task: one of those words
+    - ``semantic``: all objects of a shape
+    - ``saliency``: the object that stands out
+    - ``vessels``: thin branching structures
+    - ``shadow``, ``blur``, ``glass``: shadows, things out of focus, panes of glass
+
+    :param task: one of these words
     :param split: ``"train"`` or ``"eval"``; no scene is in both
     :param n_images: number of scenes; by default 2,000 for training and 300 for evaluation
     :param seed: another seed gives other scenes

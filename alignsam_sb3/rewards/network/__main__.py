@@ -76,7 +76,7 @@ def fit(args: argparse.Namespace) -> None:
     start = load_scorer(args.init, args.device) if args.init else None
     if start and (args.clip or args.texts):
         raise ValueError(
-            "a fit that starts from --init hears the CLIP and the texts of that network: leave out --clip and --texts"
+            "a fit that starts from --init keeps the CLIP and the texts of that network: leave out --clip and --texts"
         )
     clip, texts = (start.config.clip, start.config.texts) if start else (args.clip, tuple(args.texts))
     material = Material.open(args, args.segmenter, clip, texts)

@@ -60,7 +60,7 @@ def agreement(said: Values, known: Values) -> dict[str, float]:
 def measure(scorer: RewardScorer, examples: Examples, seed: int = 0) -> dict[str, Any]:
     """Measure a network on a corpus of unseen images.
 
-    ``masks`` is over masks drawn so that all qualities count equally; ``as collected`` over all; ``segmenter's own``
+    ``masks`` is over masks drawn so that all qualities count equally, ``as collected`` over all masks. ``segmenter's own``
     compares the predicted IoU of the segmenter's own masks with that of its IoU head.
     """
     corpus = examples.corpus

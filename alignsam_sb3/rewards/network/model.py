@@ -89,10 +89,10 @@ def _block(channels: int) -> nn.Module:
 class RewardNetwork(nn.Module):
     """Predicts Dice, IoU, precision, recall and boundary F of masks, differentiably.
 
-    It estimates the truth first: a small U-Net over photo, mask and photo x mask, with the frozen segmenter's embedding, the
-    category and, if it was built for that, what language says of the category at its bottom, paints where the object should
-    be. The mask's metrics against that painting, and what the bottom says beside them, give the five predictions. The
-    painting is taught, too, which is many lessons for each mask.
+    It estimates the truth first: a small U-Net over photo, mask and photo x mask paints where the object should be. At its
+    bottom it also gets the frozen segmenter's embedding, the category and, if it was built for that, what language says of the
+    category. The mask's metrics against that painting, and what the bottom says beside them, give the five predictions. The
+    painting is taught, too: each of its pixels is a lesson.
 
     :param config: what it is built for
     """

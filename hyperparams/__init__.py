@@ -1,0 +1,1 @@
+"""Hyperparameters for RL Zoo, one file for each algorithm."""
