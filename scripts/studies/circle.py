@@ -2,10 +2,10 @@
 
 python scripts/studies/circle.py --out circle
 
-A policy learns from 20 labelled scenes and annotates a folder. Somebody who knows the truth corrects 20 masks: the first of
-the queue, or 20 drawn at random. The policy learns from old and corrected scenes together (``alignsam train --from``), and so
-on. Its Dice is measured on scenes that neither it nor anybody else has seen. Rounds that are done are kept in ``--out``: the
-same command goes on. Writes ``circle.md`` and ``circle.png``.
+A policy learns from 20 labelled scenes and annotates a folder. Somebody who knows the truth corrects 20 masks: the
+first of the queue, or 20 drawn at random. The policy learns from old and corrected scenes together (``alignsam train
+--from``), and so on. Its Dice is measured on scenes that neither it nor anybody else has seen. Rounds that are done
+are kept in ``--out``: the same command goes on. Writes ``circle.md`` and ``circle.png``.
 """
 
 import argparse
@@ -201,7 +201,8 @@ def draw(done: list[Record], args: argparse.Namespace, path: Path) -> None:
             axes.plot(places, dices, color=colour, linewidth=0.8, alpha=0.5)
         name = "first of the queue" if order == "queue" else "at random"
         axes.plot(places, np.mean(seeds, 0), color=colour, linewidth=2.2, marker="o", label=name)
-    axes.set(xlabel="corrected masks", ylabel="mean Dice, unseen scenes", title=f"{args.labelled} labelled, then corrections")
+    title = f"{args.labelled} labelled, then corrections"
+    axes.set(xlabel="corrected masks", ylabel="mean Dice, unseen scenes", title=title)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.tight_layout()
