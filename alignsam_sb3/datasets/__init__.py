@@ -88,7 +88,7 @@ def parts_of(spec: str) -> list[str]:
 
 def _together(specs: Sequence[str], split: str, kwargs: Mapping[str, Any]) -> Together:
     """Several data sets as one. Each takes the options that it has; the categories asked for are the first one's to know."""
-    categories = _of_split(kwargs.get("categories") or (), split)
+    categories: Any = _of_split(kwargs.get("categories") or (), split)
     options = [_options_of(spec.partition(":")[0]) for spec in specs]
     for name in kwargs:
         if not any(name in known for known in options):
