@@ -28,6 +28,9 @@ EPILOG = """Begin:
 """
 
 
+POLICY = "a .zip that alignsam train or pull wrote"
+
+
 def _train(argv: list[str]) -> None:
     """Train a policy with RL Zoo; --from POLICY.zip begins with one."""
     _zoo(argv)
@@ -190,14 +193,18 @@ def _play(argv: list[str]) -> None:
 
 def _export(argv: list[str]) -> None:
     """Write policy and segmenter as ONNX."""
-    from alignsam_sb3.export import export_onnx
+    from alignsam_sb3.export import export_onnx, measure_latency
 
     parser = _parser("export", _export)
     _add_policy(parser)
     parser.add_argument("--onnx", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--measure", type=int, metavar="N", help="say how long N photos take there and in torch")
     args = parser.parse_args(argv)
-    for path in export_onnx(_load(args), args.onnx):
+    predict = _load(args)
+    for path in export_onnx(predict, args.onnx):
         print(path)
+    if args.measure:
+        print(measure_latency(predict, args.onnx, args.measure))
 
 
 def _push(argv: list[str]) -> None:
@@ -228,15 +235,19 @@ def _pull(argv: list[str]) -> None:
 
 def _benchmark(argv: list[str]) -> None:
     """Measure on this machine how fast a policy annotates, and with how much memory."""
-    from alignsam_sb3.annotate.benchmark import benchmark
+    from alignsam_sb3.annotate.benchmark import benchmark, untrained
 
     parser = _parser("benchmark", _benchmark)
-    _add_policy(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--policy", type=Path, help=POLICY)
+    which.add_argument("--segmenter", metavar="SPEC", help="an untrained policy with this one instead: vit_b:random")
+    parser.add_argument("--device", default="auto", help="where the models run")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", default="640x480", help="width x height")
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME")
     args = parser.parse_args(argv)
-    print(benchmark(_load(args), args.images, args.size, args.categories))
+    predict = untrained(args.segmenter, args.device) if args.segmenter else _load(args)
+    print(benchmark(predict, args.images, args.size, args.categories))
 
 
 def _cache(argv: list[str]) -> None:
@@ -286,7 +297,7 @@ def _parser(name: str, command: Callable[[list[str]], None]) -> argparse.Argumen
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", type=Path, required=True, help="a .zip that alignsam train or pull wrote")
+    parser.add_argument("--policy", type=Path, required=True, help=POLICY)
     parser.add_argument("--device", default="auto", help="where the models run")
 
 

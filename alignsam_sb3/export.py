@@ -1,15 +1,20 @@
 """Policy, SAM and CLIP as ONNX files that run without torch, and an example that clicks with onnxruntime alone."""
 
+import importlib.util
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch as th
 from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional as F
 
+from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.frame import PADDING
 from alignsam_sb3.predictor import Predictor
 from alignsam_sb3.segmenters import SamSegmenter
@@ -144,6 +149,28 @@ def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
     (folder / "config.json").write_text(json.dumps(_config(predict, spaces), indent=1))
     (folder / "example.py").write_text(EXAMPLE.read_text())
     return [*written, folder / "policy.onnx", folder / "config.json", folder / "example.py"]
+
+
+def measure_latency(predict: Predictor, folder: Path, photos: int) -> str:
+    """Milliseconds that one photo and one category take, in torch and in the files that :func:`export_onnx` wrote.
+
+    :param photos: how many are tried, toy scenes of 640 x 480
+    """
+    spec = importlib.util.spec_from_file_location("example", folder / "example.py")
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    scenes, category = ToyScenes("semantic", "eval", n_images=photos), predict.categories[0]
+    times: dict[str, list[float]] = {"torch": [], "onnxruntime": []}
+    for k in range(photos):
+        photo = cv2.resize(scenes[k].image, (640, 480)).astype(np.uint8)
+        for name, segment in (("torch", predict), ("onnxruntime", example.segment)):
+            began = time.perf_counter()
+            segment(photo, category)
+            times[name].append(1000 * (time.perf_counter() - began))
+    rows = [f"| {name} | {np.median(t):.0f} | {np.quantile(t, 0.9):.0f} |" for name, t in times.items()]
+    return "\n".join(["| a photo, ms | median | 90 % below |", "|---|---|---|", *rows])
 
 
 def _odd(predict: Predictor) -> dict[str, Any]:

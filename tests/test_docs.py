@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import alignsam_sb3
 from alignsam_sb3 import SamMaskablePPO, SamSegVecEnv, Task
 from alignsam_sb3.datasets import DATASETS, load_dataset
 from alignsam_sb3.metrics import METRICS
@@ -120,6 +123,38 @@ def test_scripts_and_modules_that_pages_name_are_there():
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), (page.name, module)
 
 
+def commands_in(text):
+    """Command lines of a page's blocks, continued lines joined, comments left out, as words."""
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := re.sub(r"(^|\s)#.*", "", line).removeprefix(".venv/bin/").split():
+                yield words
+
+
+def sources(words):
+    """The files that say which options a command has."""
+    package, studies = ROOT / "alignsam_sb3", ROOT / "scripts" / "studies"
+    zoo = [package / "zoo.py", Path(find_spec("rl_zoo3.train").origin)]
+    if words[0] == "alignsam":
+        own = {"train": zoo, "tune": zoo, "evaluate": [package / "evaluation" / "__main__.py"]}
+        return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
+    if words[:2] == ["python", "-m"] and words[2] != "pytest":
+        path = ROOT / words[2].replace(".", "/")
+        return zoo if words[2] == "rl_zoo3.train" else [path / "__main__.py" if path.is_dir() else path.with_suffix(".py")]
+    if words[0] == "python" and words[1] != "-m":
+        return zoo if words[1] in ("scripts/train.py", "scripts/enjoy.py") else [ROOT / words[1], studies / "tasks.py"]
+    return []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_that_pages_name_exist(page):
+    for words in commands_in(page.read_text()):
+        files = sources(words)
+        known = "".join(path.read_text() for path in [*files, ROOT / "alignsam_sb3" / "datasets" / "options.py"])
+        unknown = [word for word in words if files and word.startswith("--") and f'"{word}"' not in known]
+        assert not [word for word in unknown if word != "--from"], words  # alignsam train --from is the zoo's -i
+
+
 def test_the_commands_that_pages_name_exist():
     from alignsam_sb3.cli import COMMANDS
 
@@ -180,6 +215,23 @@ def test_an_extractor():
     exec(example("docs/extend.md", "An extractor"), made)
     assert type(made["model"].policy.features_extractor).__name__ == "MapsOnly"
     assert made["model"].num_timesteps == 8
+
+
+def imported():
+    """What the package exports, and what the examples of the pages import: (module, name)."""
+    pages = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    yield from (("alignsam_sb3", name) for name in alignsam_sb3.__all__)
+    for text in [*pages, *(path.read_text() for path in (ROOT / "examples").glob("*.py"))]:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignsam_sb3"):
+                yield from ((node.module, name.name) for name in node.names)
+
+
+def test_the_reference_has_what_users_import():
+    modules = set(re.findall(r"automodule:: ([\w.]+)", (ROOT / "docs" / "reference.md").read_text()))
+    things = [getattr(import_module(module), name) for module, name in imported()]
+    assert len(things) > 30
+    assert not [thing for thing in things if callable(thing) and thing.__module__ not in modules]
 
 
 def test_every_kind_of_data_set_and_segmenter_is_in_its_table():

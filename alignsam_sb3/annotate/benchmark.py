@@ -12,6 +12,23 @@ from PIL import Image
 from alignsam_sb3.annotate.predicting import Predicts
 from alignsam_sb3.annotate.stream import annotate_folder
 from alignsam_sb3.datasets import ToyScenes
+from alignsam_sb3.predictor import Predictor
+from alignsam_sb3.task import Task
+
+
+def untrained(segmenter: str, device: str = "auto") -> Predictor:
+    """A policy that has learned nothing: with a segmenter of random weights it costs what a trained one would.
+
+    :param segmenter: ``vit_b:random``
+    """
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+    from alignsam_sb3.policies import SamMaskablePPO
+
+    task = Task(dataset_kwargs={"n_images": 12}, segmenter=segmenter, clip="tiny", max_steps=3, patches=16, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.zip"
+        SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 1), n_steps=2, batch_size=2).save(path)
+        return Predictor.load(path, device)
 
 
 def benchmark(predict: Predicts, images: int, size: str, categories: Sequence[str] = ()) -> str:
@@ -38,7 +55,7 @@ def benchmark(predict: Predicts, images: int, size: str, categories: Sequence[st
     rate = summary.new / summary.seconds
     asked = summary.masks // max(summary.images, 1)
     return (
-        f"{images} photos of {size}, {asked} categories: {rate:.1f} images/s, "
+        f"{images} photos of {size}, {asked} categories: {rate:.2f} images/s, "
         f"{rate * asked:.1f} masks/s, at most {peak:.1f} GB. "
         f"10,000 such images take {10_000 / rate / 60:.0f} minutes"
     )

@@ -1,15 +1,13 @@
 """Playing on many machines: actors of Ray, each with a policy and frozen models of its own. What they answer is the same."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
-from alignsam_sb3.annotate.predicting import Predicts
 from alignsam_sb3.annotate.run import Found
 from alignsam_sb3.annotate.stream import Player, Read
 
@@ -26,7 +24,8 @@ class Cluster:
 
     :param policy: a policy's zip, which is sent too; a segmenter that it names by a path must be on every machine
     :param categories: what is looked for
-    :param address: of a running cluster; empty for ``RAY_ADDRESS`` or, without one, a cluster of this machine alone
+    :param address: of a running cluster; empty for ``RAY_ADDRESS`` or, without one, a cluster of this machine alone. A process
+        that has called ``ray.init`` stays where it is
     :raises ImportError: Ray is missing
     :raises ConnectionError: there is no cluster at the address
     """
@@ -37,12 +36,16 @@ class Cluster:
         except ImportError as error:
             raise ImportError("many machines need one more package: pip install 'alignsam_sb3[ray]'") from error
         self._ray = ray
-        ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        self._joined = not ray.is_initialized()
+        if self._joined:
+            quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "warning"}
+            ray.init(address=address or None, **quiet)
         gpus, cores = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
         options = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
         actor = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **options)(_Actor)
-        load = partial(_load, Path(policy).expanduser().read_bytes(), "cuda" if gpus else "cpu")
-        self.actors = [actor.remote(load, categories) for _ in range(gpus or cores)]
+        self._policy = ray.put(Path(policy).expanduser().read_bytes())  # kept, or no actor could be started again
+        device = "cuda" if gpus else "cpu"
+        self.actors = [actor.remote(self._policy, device, categories) for _ in range(gpus or cores)]
 
     def __call__(self, batches: Iterator[list[Read]]) -> Iterator[list[Found]]:
         """What is found of each batch, in order.
@@ -70,27 +73,27 @@ class Cluster:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ray.shutdown()
+        self.actors.clear()  # they end with the last that knows them
+        if self._joined:
+            self._ray.shutdown()
 
 
 class _Actor:
-    """A player in a process of its own."""
+    """A player in a process of its own.
 
-    def __init__(self, load: Callable[[], Predicts], categories: tuple[str, ...]) -> None:
+    :param policy: the bytes of a policy's zip
+    """
+
+    def __init__(self, policy: bytes, device: str, categories: tuple[str, ...]) -> None:
         import torch as th
 
+        from alignsam_sb3.predictor import Predictor
+
         th.set_num_threads(1)  # there is an actor for each core
-        self._player = Player(load(), categories)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "policy.zip"
+            path.write_bytes(policy)
+            self._player = Player(Predictor.load(path, device=device), categories)
 
     def play(self, batch: list[Read]) -> list[Found]:
         return self._player.play(batch)
-
-
-def _load(content: bytes, device: str) -> Predicts:
-    """The predictor in the bytes of a policy's zip."""
-    from alignsam_sb3.predictor import Predictor
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "policy.zip"
-        path.write_bytes(content)
-        return Predictor.load(path, device=device)

@@ -15,7 +15,7 @@ from alignsam_sb3.datasets.ade20k import Ade20k, Ade20kFull
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset, draw_absent, draw_episode
 from alignsam_sb3.datasets.cityscapes import Cityscapes
 from alignsam_sb3.datasets.coco import CocoDataset
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages
 from alignsam_sb3.datasets.labelme import LabelMe
 from alignsam_sb3.datasets.mask_folder import MaskFolder
@@ -88,7 +88,7 @@ def parts_of(spec: str) -> list[str]:
 
 def _together(specs: Sequence[str], split: str, kwargs: Mapping[str, Any]) -> Together:
     """Several data sets as one. Each takes the options that it has; the categories asked for are the first one's to know."""
-    categories = _of_split(kwargs.get("categories") or (), split)
+    categories: Any = _of_split(kwargs.get("categories") or (), split)
     options = [_options_of(spec.partition(":")[0]) for spec in specs]
     for name in kwargs:
         if not any(name in known for known in options):

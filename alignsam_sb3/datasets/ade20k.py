@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import opened_image
+from alignsam_sb3.datasets.image_files import opened_image
 from alignsam_sb3.datasets.labelled import LabelledImages, Record, require_folders
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.regions import Annotation, Mask, regions
@@ -116,9 +116,18 @@ def _objects(image: Path) -> dict[int, str]:
     """Names by class number (of a ``.json``) or by object number (of an ``_atr.txt``), without parts of objects."""
     path = image.with_suffix(".json")
     if path.is_file():
-        found: list[dict[str, Any]] = json.loads(path.read_bytes().decode("utf-8", "replace"))["annotation"]["object"]
+        found: list[dict[str, Any]] = json.loads(_text(path))["annotation"]["object"]
         whole = [o for o in found if int(o.get("parts", {}).get("part_level", 0)) == 0]
         return {int(o["name_ndx"]): str(o["name"]).split(",")[0].strip() for o in whole}
-    lines = image.with_name(f"{image.stem}_atr.txt").read_text("utf-8", "replace").splitlines()
+    lines = _text(image.with_name(f"{image.stem}_atr.txt")).splitlines()
     fields = [[field.strip() for field in line.split("#")] for line in lines if line.strip()]
     return {int(f[0]): f[3].split(",")[0].strip() for f in fields if int(f[1]) == 0}
+
+
+def _text(path: Path) -> str:
+    """What a file says: in UTF-8, or in Latin-1 as the publishers wrote most of them."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")

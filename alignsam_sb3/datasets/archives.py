@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from alignsam_sb3.datasets.images import file_stamp
+from alignsam_sb3.datasets.image_files import file_stamp
 from alignsam_sb3.datasets.splits import split_of
 from alignsam_sb3.files import cache_folder
 

@@ -5,7 +5,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record, require_folders
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.regions import Annotation, regions, stacked
@@ -35,13 +36,18 @@ class Cityscapes(LabelledImages):
         require_folders("a Cityscapes root has leftImg8bit/ and gtFine/, each with train/CITY/ and val/CITY/", images, labels)
         records: list[Record] = []
         names: list[PurePath] = []
-        for path in sorted(images.glob("*/*/*_leftImg8bit.png")):
-            place, stem = path.parent.relative_to(images), path.name.removesuffix("_leftImg8bit.png")
+        for path in images_in(images, self.skipped):
+            place, stem = path.parent.relative_to(images), path.stem.removesuffix("_leftImg8bit")
+            if len(place.parts) != 2 or stem == path.stem:
+                self._skip("files: not SPLIT/CITY/*_leftImg8bit.png", printable(path.relative_to(images)))
+                continue
             kinds = [labels / place / f"{stem}_gtFine_{kind}.png" for kind in ("labelIds", "labelTrainIds")]
             found = next((p for p in kinds if p.is_file()), kinds[0])
             records.append(Record(f"{path.parent.name}/{stem}", path, found))
             names.append(place / stem)
-        if records and not any(record.labels.is_file() for record in records):
+        if not records:
+            raise FileNotFoundError(f"no SPLIT/CITY/*_leftImg8bit.png in {images}. Left out: {self.skipped}")
+        if not any(record.labels.is_file() for record in records):
             have = sorted({p.stem.rpartition("_")[2] for p in labels.glob("*/*/*.png")})
             raise FileNotFoundError(
                 f"no *_gtFine_labelIds.png (nor *_gtFine_labelTrainIds.png) of any of {len(records)} images in {labels}: "

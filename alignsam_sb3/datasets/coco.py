@@ -10,7 +10,7 @@ from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.coco_file import key_of, read_coco
 from alignsam_sb3.datasets.coco_masks import NoMaskError, encode, place_of
 from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printable
-from alignsam_sb3.datasets.images import UnreadableImageError, opened_image
+from alignsam_sb3.datasets.image_files import UnreadableImageError, opened_image
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
 from alignsam_sb3.datasets.skipped import Skipped
@@ -54,8 +54,8 @@ class CocoDataset(LabelledImages):
     def _place(self, root: Path) -> Path:
         text = str(root)
         if "@" in text and not root.exists():
-            file, _, images = text.rpartition("@")
-            self._file, self._images = Path(file).expanduser(), Path(images).expanduser()
+            file, at, images = text.partition(".json@") if ".json@" in text else text.rpartition("@")
+            self._file, self._images = Path(file + at.rstrip("@")).expanduser(), Path(images).expanduser()
         elif root.suffix.lower() == ".json":
             self._file = root
         if self._file is None:
@@ -230,6 +230,9 @@ class CocoDataset(LabelledImages):
             pixels = np.array(opened.convert("RGB"), np.int64)
         ids = pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
         masks, names, left_out = [], [], []
+        unlisted = ~np.isin(ids, [0, *(int(segment["id"]) for segment in note["segments_info"])])
+        if unlisted.any():
+            left_out.append(LeftOut(None, unlisted, "panoptic segments that the file does not list"))
         for segment in note["segments_info"]:
             mask = ids == int(segment["id"])
             name = self._coco.names.get(key_of(segment.get("category_id")))

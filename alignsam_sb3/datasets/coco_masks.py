@@ -51,9 +51,11 @@ def box(bbox: object, size: tuple[int, int]) -> Mask | None:
     """Run lengths of a box (x, y, width, height); None if it is none."""
     try:
         x, y, width, height = (float(v) for v in bbox)  # type: ignore[attr-defined]
-        return encode([[x, y, x + width, y, x + width, y + height, x, y + height]], size)
+        corners = polygon_numbers([x, y, x + width, y, x + width, y + height, x, y + height])
     except (TypeError, ValueError):
         return None
+    found: Mask = rle.frPyObjects([corners], *size)[0]
+    return found if rle.area(found) else None
 
 
 def place_of(error: ValueError, bbox: object, size: tuple[int, int]) -> Mask | None:
@@ -94,6 +96,8 @@ def _polygons(parts: Sequence[Any], size: tuple[int, int]) -> list[Any]:
     usable = [polygon for polygon in polygons if len(polygon) >= _POINTS]
     if not usable:
         raise NoMaskError("a polygon of fewer than three points")
+    if min(size) > 1 and all(0 <= v <= 1 for polygon in usable for v in polygon):
+        raise NoMaskError("a polygon of fractions, where pixels are expected")
     return list(rle.frPyObjects(usable, *size))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.regions import alike
 from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.frame import Frame

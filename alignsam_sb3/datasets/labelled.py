@@ -22,15 +22,8 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import (
-    MAX_PIXELS,
-    PhotoReader,
-    Source,
-    UnreadableImageError,
-    file_stamp,
-    other_size,
-    stored_pixels,
-)
+from alignsam_sb3.datasets.image_files import MAX_PIXELS, Source, UnreadableImageError, file_stamp
+from alignsam_sb3.datasets.images import PhotoReader, other_size, stored_pixels
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, plain_name, regions, size_of, stacked, union

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, NamedFiles, UnknownFileError, files_in, printable
-from alignsam_sb3.datasets.images import Source, UnreadableImageError, opened_image
+from alignsam_sb3.datasets.image_files import Source, UnreadableImageError, opened_image
 from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.outlines import draw_polygons

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alignsam_sb3.datasets.images import UnreadableImageError, _needs_tifffile, _tiff, loaded, name_of, opened_image, turned
+from alignsam_sb3.datasets.image_files import (
+    UnreadableImageError,
+    head,
+    loaded,
+    name_of,
+    needs_tifffile,
+    opened_image,
+    tiff,
+    turned,
+)
 from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.regions import plain_name
 
 Labels = NDArray[np.int64]
+_APART = 48  # values of a JPEG that differ by less are not told apart
 _NOISE = 24  # largest difference between the channels of a grey JPEG
 
 
@@ -25,10 +35,12 @@ class LabelImage:
 
     :param values: (H, W) what each pixel holds: a value, or a colour as 0xRRGGBB
     :param coloured: whether these are colours
+    :param lossy: whether the file's format changes them a little, as JPEG does
     """
 
     values: Labels
     coloured: bool = False
+    lossy: bool = False
 
 
 def read_label_image(path: Path, palette: bool = False, turn: bool = True) -> LabelImage:
@@ -43,16 +55,20 @@ def read_label_image(path: Path, palette: bool = False, turn: bool = True) -> La
     """
     found, orientation = _stored_label(path, palette)
     values = turned(found.values, orientation) if turn else found.values
-    return LabelImage(np.ascontiguousarray(values), found.coloured)
+    return replace(found, values=np.ascontiguousarray(values))
 
 
 def _stored_label(path: Path, palette: bool) -> tuple[LabelImage, int]:
     """A label image as stored, and its EXIF orientation."""
-    if _needs_tifffile(path):
-        pixels, _, orientation = _tiff(path)
-        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False), orientation
+    if needs_tifffile(path):
+        stored = tiff(path)
+        _one_page(path, stored.pages)
+        pixels = stored.pixels
+        return LabelImage(_whole(pixels)) if pixels.ndim == 2 else _from_rgb(pixels[..., :3], False), stored.orientation
     with opened_image(path) as opened:
+        _one_page(path, getattr(opened, "n_frames", 1))
         orientation, as_stored = loaded(opened)
+        lossy = opened.format in ("JPEG", "MPO") or (opened.format == "WEBP" and b"VP8L" not in head(path, 64))
         if opened.mode == "P" and not (palette or _meant_by_colours(opened)):
             found = LabelImage(np.array(opened, np.int64))
         elif opened.mode in ("LA", "RGBA", "PA"):
@@ -60,8 +76,37 @@ def _stored_label(path: Path, palette: bool) -> tuple[LabelImage, int]:
         elif opened.mode in ("L", "1", "F") or opened.mode.startswith("I"):
             found = LabelImage(_whole(np.array(opened)))
         else:
-            found = _from_rgb(np.array(opened.convert("RGB")), opened.format in ("JPEG", "MPO", "WEBP"))
-        return LabelImage(turned(found.values, as_stored), found.coloured), orientation
+            found = _from_rgb(np.array(opened.convert("RGB")), lossy)
+        return LabelImage(turned(found.values, as_stored), found.coloured, lossy), orientation
+
+
+def _one_page(path: Path, pages: int) -> None:
+    """:raises UnreadableImageError: a file has several pages, which may be objects or layers."""
+    if pages > 1:
+        raise UnreadableImageError(f"{name_of(path)}: {pages} pages, where one label image is expected")
+
+
+def settled(found: LabelImage, known: Iterable[int], source: object) -> Labels:
+    """The values of a label image; where its format changed them a little, the nearest of those that it may hold.
+
+    :param known: what it may hold
+    :param source: named in the error
+    :raises UnreadableImageError: these are too close to be told apart
+    """
+    if not found.lossy:
+        return found.values
+    values = np.array(sorted({v for v in known if v >= 0}), np.int64)
+    meant, stored = (_channels(v, found.coloured) for v in (values, found.values))
+    apart = np.abs(meant[:, None] - meant[None]).max(2)
+    if (apart[~np.eye(len(values), dtype=bool)] < _APART).any():
+        raise UnreadableImageError(f"{source}: a JPEG keeps no values as close as these: save label images as PNG")
+    nearest: Labels = values[np.argmin([((stored - one) ** 2).sum(-1) for one in meant], axis=0)]
+    return nearest
+
+
+def _channels(values: Labels, coloured: bool) -> Labels:
+    """(..., 3) of colours, (..., 1) of values."""
+    return np.stack([values >> shift & 255 for shift in (16, 8, 0)], -1) if coloured else values[..., None]
 
 
 def read_labels(path: Path) -> Labels:
@@ -70,6 +115,8 @@ def read_labels(path: Path) -> Labels:
     :raises UnreadableImageError: with the path and the reason
     """
     found = read_label_image(path)
+    if found.lossy:
+        raise UnreadableImageError(f"{name_of(path)}: a JPEG keeps no class numbers: save label images as PNG")
     if found.coloured:
         raise UnreadableImageError(f"{name_of(path)}: {colours_said(found.values)} where class numbers are expected")
     return found.values
@@ -127,7 +174,7 @@ def by_table(found: LabelImage, colours: Mapping[int, int]) -> LabelImage:
     known = np.array(sorted(colours), np.int64)
     place = np.searchsorted(known, found.values).clip(0, len(known) - 1)
     values = np.array([colours[int(k)] for k in known], np.int64)[place]
-    return LabelImage(np.where(known[place] == found.values, values, -1))
+    return replace(found, values=np.where(known[place] == found.values, values, -1), coloured=False)
 
 
 def voc_colours(count: int = 256) -> dict[int, int]:

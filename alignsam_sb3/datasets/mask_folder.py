@@ -1,15 +1,24 @@
 """Images with masks: the layout of CUHK, SBU, MSD, DUTS, ISIC, Kvasir, DRIVE, BUSI, DAVIS and of most people's own data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alignsam_sb3.datasets.finding import printable
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
-from alignsam_sb3.datasets.labels import LabelImage, LabelTable, colours_said, find_table, given_table, read_label_image
+from alignsam_sb3.datasets.labels import (
+    LabelImage,
+    LabelTable,
+    colours_said,
+    find_table,
+    given_table,
+    read_label_image,
+    settled,
+)
 from alignsam_sb3.datasets.mask_values import SURVEYED, Meaning, meaning, survey
 from alignsam_sb3.datasets.pairing import classes_of, pair_up
 from alignsam_sb3.datasets.regions import Annotation, Dense, LeftOut, Mask, stacked, union
@@ -120,8 +129,9 @@ class MaskFolder(LabelledImages):
             return named(image, self._table, self._ignored, self._whole_table, path)
         assert self._meaning is not None
         self._note(f"mask values: {self._meaning.rule}")
-        ignored = np.isin(image.values, self._ignored)
-        shown = self._meaning.shown(image)
+        values = settled(image, [0, *(self._meaning.values or (255,)), *self._ignored], path)
+        ignored = np.isin(values, self._ignored)
+        shown = self._meaning.shown(image, values)
         shown = (~shown if self._inverted else shown) & ~ignored
         name = folder if self._classes else self._known()[0]
         if self._classes:
@@ -134,18 +144,18 @@ def named(image: LabelImage, table: LabelTable, ignored: tuple[int, ...], whole:
 
     :param whole: the table names everything: what it does not name is left out, and is background otherwise
     """
-    values = image.values
     if table.coloured and not image.coloured:
-        values = values * 0x010101
+        image = replace(image, values=image.values * 0x010101, coloured=True)
     elif image.coloured and not table.coloured:
-        raise UnreadableImageError(f"{path}: {colours_said(values)} where {table.source} has values")
+        raise UnreadableImageError(f"{path}: {colours_said(image.values)} where {table.source} has values")
+    meant = [*(v for numbers in table.names.values() for v in numbers), *table.background, *table.ignored, *ignored]
+    values = settled(image, meant, path)
     masks = {name: np.isin(values, numbers) for name, numbers in table.names.items()}
     shown = {name: mask for name, mask in masks.items() if mask.any()}
     unsaid = np.isin(values, [*table.ignored, *ignored])
     left_out = []
     if whole:
-        known = [v for numbers in table.names.values() for v in numbers]
-        unknown: Dense = ~np.isin(values, [*known, *table.background, *table.ignored, *ignored])
+        unknown: Dense = ~np.isin(values, meant)
         if unknown.any():
             left_out.append(LeftOut(None, unknown, f"values without a name in {table.source}"))
     valid = ~unsaid if unsaid.any() else None

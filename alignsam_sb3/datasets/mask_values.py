@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from alignsam_sb3.datasets.finding import printable
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labels import LabelImage, Labels, read_label_image
 
 SURVEYED = 200  # masks of a folder that are looked at before the rule is fixed; the others must fit it
 _MANY = 4096  # distinct values of one mask that are counted
 _WHITE = 247  # from here on a flat value is a JPEG's white
 _BLACK = 16  # below, a flat value is a JPEG's black
+_NOISE, _DARK = 6, 48  # of a JPEG: differences of neighbours, and what is still black (or, from 255 down, white)
 _AREA = 16  # pixels that are flat by chance, at most
 _PLATEAU = 0.002  # share of all pixels that makes a flat value a meaning of its own
 _SOFT = 4  # as many values between the plateaus, or more, are a soft edge
@@ -41,9 +42,10 @@ class Survey:
         values = image.values
         if not np.isin(values, [0, 255, *self.ignored]).all():  # grey says nothing of whether a mask is coloured
             self.kinds.add(image.coloured)
-        for kept, into in ((values, self.counts), (_inner(values), self.flat)):
+        ignored = {*self.ignored, *(_rounded(np.array(self.ignored, np.int64)).tolist() if image.lossy else ())}
+        for kept, into in ((values, self.counts), (_flat(image), self.flat)):
             for value, count in zip(*(a.tolist() for a in np.unique(kept, return_counts=True)), strict=True):
-                if value not in self.ignored and len(into) < _MANY:
+                if value not in ignored and len(into) < _MANY:
                     into[value] = into.get(value, 0) + count
         self.pixels += values.size
 
@@ -64,22 +66,19 @@ class Meaning:
     rule: str
     greys: frozenset[int] | None = None
 
-    def shown(self, image: LabelImage) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def shown(self, image: LabelImage, settled: Labels) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         """(H, W) bool.
 
+        :param settled: the values as they were written, see :func:`~alignsam_sb3.datasets.labels.settled`
         :raises AmbiguousMasksError: the mask holds a value that the surveyed ones did not
         """
-        if self.known is not None:
-            others = set(np.unique(image.values).tolist()) - self.known
+        allowed = self.greys if self.known is None else self.known
+        if allowed is not None:
+            exact = self.known is not None and not image.lossy
+            others = set(np.unique(image.values).tolist()) - allowed if exact else _flat_greys(image, allowed)
             if others:
                 raise AmbiguousMasksError(f"a mask with other values than the rest ({_said(sorted(others))})")
-        if self.greys is not None:
-            others = _flat_greys(image) - self.greys
-            if others:
-                raise AmbiguousMasksError(
-                    f"a mask with areas of grey, where the rest is black and white ({_said(sorted(others))})"
-                )
-        return np.isin(image.values, self.values) if self.values is not None else image.values >= self.threshold
+        return np.isin(settled, self.values) if self.values is not None else image.values >= self.threshold
 
 
 def survey(paths: Iterable[Path], ignored: tuple[int, ...]) -> Survey:
@@ -112,19 +111,28 @@ def meaning(found: Survey, example: Path) -> Meaning:
     raise AmbiguousMasksError(_question(found, example))
 
 
-def _inner(values: Labels) -> Labels:
-    """(N,) the values of pixels whose four neighbours have the same."""
+def _flat(image: LabelImage) -> Labels:
+    """(N,) the values of pixels whose four neighbours have the same; of a lossy image nearly the same, and rounded."""
+    values = image.values
     middle = values[1:-1, 1:-1]
     around = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
-    inner: Labels = middle[np.all([middle == other for other in around], axis=0)]
-    return inner
+    near = _NOISE if image.lossy and not image.coloured else 0
+    inner: Labels = middle[np.all([np.abs(middle - other) <= near for other in around], axis=0)]
+    return _rounded(inner) if near else inner
 
 
-def _flat_greys(image: LabelImage) -> set[int]:
-    """Values that fill an area of a mask and are neither black nor white, but for a JPEG's noise."""
-    found, counts = np.unique(_inner(image.values), return_counts=True)
+def _rounded(values: Labels) -> Labels:
+    """Values as they may have been before a JPEG changed them: black, white, or one of a few greys."""
+    greys = (values + 8) // 16 * 16
+    return np.where(values < _DARK, 0, np.where(values > 255 - _DARK, 255, greys))
+
+
+def _flat_greys(image: LabelImage, allowed: frozenset[int]) -> set[int]:
+    """Values that fill an area of a mask, are neither black nor white, but for a JPEG's noise, and are not allowed."""
+    found, counts = np.unique(_flat(image), return_counts=True)
     grey = (found >= _BLACK) & (found < _WHITE) & (counts >= max(_PLATEAU * image.values.size, _AREA))
-    return {int(value) for value in found[grey]}
+    known = np.array(sorted(allowed), np.int64)
+    return {int(value) for value in found[grey]} - {*allowed, *(_rounded(known).tolist() if image.lossy else ())}
 
 
 def _soft(found: Survey) -> bool:
@@ -137,6 +145,9 @@ def _soft(found: Survey) -> bool:
 
 def _question(found: Survey, example: Path) -> str:
     values = sorted(found.counts)
+    filling = sorted(v for v, n in found.flat.items() if n >= _PLATEAU * found.pixels)
+    if len(values) > len(filling) > 1 and not any(found.kinds):
+        values = filling  # without a JPEG's noise and soft edges
     if any(found.kinds):
         some = ", ".join(f"'...': '#{v:06x}'" for v in values if v)[:120]
         return (

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, SegmentationDataset
 from alignsam_sb3.datasets.coco_masks import polygon_numbers
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.files import removed_on_error
 
 logger = logging.getLogger(__name__)

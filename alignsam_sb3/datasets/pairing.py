@@ -1,13 +1,25 @@
-"""Which mask belongs to which photo: by folder, relative path and name; what stays ambiguous is an error."""
+"""Photos with their masks: which files are which, by folders and names; ``matching`` says which belongs to which."""
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_in, printable
+from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.matching import (
+    EITHER_END,
+    IMAGE_END,
+    IMAGE_START,
+    MASK_END,
+    MASK_START,
+    AmbiguousPairsError,
+    File,
+    ambiguous,
+    category,
+    owners,
+)
 from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.datasets.splits import plain_split, split_of
 
@@ -26,12 +38,14 @@ _IMAGE_WORDS = [
     "original",
     "rgb",
 ]
+_MANUAL = ["1st_manual", "manual1", "manual"]
 _MASK_WORDS = [
-    "1st_manual",
+    *_MANUAL,
     "masks",
     "mask",
     "gts",
     "gt",
+    "gt_object",
     "groundtruths",
     "groundtruth",
     "ground_truth",
@@ -41,6 +55,9 @@ _MASK_WORDS = [
     "annotation",
     "segmentations",
     "segmentation",
+    "segmented",
+    "seg",
+    "ann",
     "masks_machine",
     "segmentationclasspng",
     "segmentationclass",
@@ -48,25 +65,12 @@ _MASK_WORDS = [
     "targets",
     "target",
     "mattes",
+    "lesion",
 ]
-"""What folders are usually called, best first: DRIVE's ``mask/`` beside ``1st_manual/`` is the field of view."""
+"""What folders are usually called, best first: DRIVE's and HRF's ``mask/`` beside a ``manual`` one is the field of view."""
+_FILLERS = ("dir", "png", "jpg", "tif")  # img_dir, masks_png
 _LETTERS = {"a": "images", "b": "masks"}  # train_A, train_B
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".heic", ".heif", ".avif")
-_BORDER = r"(?:[_\-. ]|(?<=[a-z0-9)])(?=[A-Z]))"  # x_mask, x-mask, xMask
-_MASK_END = re.compile(
-    _BORDER + r"(?i:masks?|gts?|labels?|seg|segm|segmentations?|segmented|ground_?truth|annotations?|annot?|matte|alpha|"
-    r"manual\d*|[12](st|nd)HO|lesion|target)(?:[_\- ]?\(?\d+\)?)?$"
-)
-_IMAGE_END = re.compile(r"[_\-. ](?i:images?|img|rgb|sat|photo|training|test|inputs?|orig|original)$")
-_MASK_START = re.compile(r"^(?i:masks?|gt|labels?|seg|segmentation|annotation)[_\-. ]")
-_IMAGE_START = re.compile(r"^(?i:images?|img|photo|rgb)[_\-. ]")
-_NUMBER_END = re.compile(r"[_\-]\d+$")
-_WORD_END = re.compile(r"[_\-. ][^\W\d_]+$")
-_EITHER_END = re.compile(r"(?<=[\w)])[_\- ]?(?P<letter>[AB])$")
-
-
-class AmbiguousPairsError(ValueError):
-    """Files of which it cannot be told which is the mask of which."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,6 @@ class Pair:
     categories: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    folder: tuple[str, ...]  # without the word for images or masks, and with plain words for splits
-
-    @property
-    def stem(self) -> str:
-        return self.path.stem
-
-
 def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped) -> list[Pair]:
     """Photos below a folder with their masks, sorted; what has no partner is counted.
 
@@ -105,18 +99,18 @@ def pair_up(root: Path, images: str | None, masks: str | None, skipped: Skipped)
     :raises FileNotFoundError: a folder that is given is not there, or no photo has a mask
     """
     files = images_in(root, skipped)
-    photos, found = _roles(root, files, images, masks)
+    photos, found = _roles(root, files, images, masks, skipped)
     if not found:
         photos, found = _beside(root, photos)
-    owners = _owners(root, photos, found, skipped)
+    own_masks = owners(root, photos, found, skipped)
     pairs = []
     for photo in photos:
-        if photo not in owners:
+        if photo not in own_masks:
             skipped.add("images: no mask of that name", printable(photo.path.relative_to(root)))
             continue
         name = PurePath(*photo.folder, photo.path.name)
-        own = sorted(owners[photo], key=lambda mask: mask.path)
-        pairs.append(Pair(photo.path, tuple(m.path for m in own), name, tuple(_category(photo, m) for m in own)))
+        own = sorted(own_masks[photo], key=lambda mask: mask.path)
+        pairs.append(Pair(photo.path, tuple(m.path for m in own), name, tuple(category(photo, m) for m in own)))
     if not pairs:
         folders = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
         raise FileNotFoundError(
@@ -146,10 +140,12 @@ def classes_of(pairs: Sequence[Pair], root: Path) -> tuple[str, ...]:
     )
 
 
-def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | None) -> tuple[list[_File], list[_File]]:
+def _roles(
+    root: Path, files: Sequence[Path], images: str | None, masks: str | None, skipped: Skipped
+) -> tuple[list[File], list[File]]:
     """Photos and masks as the folders say; no masks where all lie together."""
     together = masks is not None and images is not None and PurePath(images) == PurePath(masks)
-    found: dict[str, list[tuple[_File, tuple[str, ...], int]]] = {"images": [], "masks": []}
+    found: dict[str, list[tuple[File, tuple[str, ...], int]]] = {"images": [], "masks": []}
     for path in files:
         parts = path.relative_to(root).parts
         asked = [("masks", masks, _MASK_WORDS)] * (not together) + [("images", images, _IMAGE_WORDS)]
@@ -161,25 +157,42 @@ def _roles(root: Path, files: Sequence[Path], images: str | None, masks: str | N
         if fitting:  # what is given goes first, then the outermost folder
             given_first, (start, end, rank), role = min(fitting, key=lambda one: (not one[0], one[1][0]))
             folder = _plain(parts[:start]) + _plain(parts[start:end], not given_first) + _plain(parts[end:-1])
-            found[role].append((_File(path, folder), parts[:start], rank))
+            found[role].append((File(path, folder), parts[:start], rank))
     for role, given in (("images", images), ("masks", masks)):
         if given is not None and not found[role] and not (role == "masks" and together):
             raise FileNotFoundError(f"no folder {given!r} of {role} in {root}")
-    photos, kept = (_best(found[role]) for role in ("images", "masks"))
+    photos, kept = (_best(root, role, found[role], skipped) for role in ("images", "masks"))
     if not kept and (not photos or (images is None and masks is None)):
-        photos = [_File(path, _plain(path.relative_to(root).parts[:-1])) for path in files]
+        photos = [File(path, _plain(path.relative_to(root).parts[:-1])) for path in files]
     elif not photos:
         taken = {f.path for f in kept}
-        photos = [_File(path, _plain(path.relative_to(root).parts[:-1])) for path in files if path not in taken]
+        photos = [File(path, _plain(path.relative_to(root).parts[:-1])) for path in files if path not in taken]
     return photos, kept
 
 
-def _best(found: Sequence[tuple[_File, tuple[str, ...], int]]) -> list[_File]:
-    """Of several folders for one thing in one place those with the best word."""
+def _best(root: Path, role: str, found: Sequence[tuple[File, tuple[str, ...], int]], skipped: Skipped) -> list[File]:
+    """Of several folders for one thing in one place those with the best word.
+
+    :param skipped: counts photos that lie in another
+    :raises AmbiguousPairsError: several folders hold masks of the same names
+    """
     best: dict[tuple[str, ...], int] = {}
     for _, base, rank in found:
         best[base] = min(rank, best.get(base, rank))
-    return [file for file, base, rank in found if rank == best[base]]
+    kept = [(file, base) for file, base, rank in found if rank == best[base]]
+    others = [(file, base) for file, base, rank in found if rank != best[base]]
+    if role == "images":
+        for file, _ in others:
+            skipped.add("images: in another folder than most photos", printable(file.path.relative_to(root)))
+    names = {(base, MASK_END.sub("", file.stem).lower()): file for file, base in kept}
+    for file, base in others if role == "masks" else ():
+        same = names.get((base, MASK_END.sub("", file.stem).lower()))
+        if same is not None and best[base] >= len(_MANUAL):
+            said = " and ".join(printable(one.path.relative_to(root)) for one in (same, file))
+            raise AmbiguousPairsError(
+                f"{root}: {said} may both be masks of one photo: say which folder is meant (masks='FOLDER')"
+            )
+    return [file for file, _ in kept]
 
 
 def _given(parts: tuple[str, ...], given: str) -> tuple[int, int, int] | None:
@@ -198,15 +211,22 @@ def _given(parts: tuple[str, ...], given: str) -> tuple[int, int, int] | None:
 def _usual(parts: tuple[str, ...], role: str, words: Sequence[str]) -> tuple[int, int, int] | None:
     """Where in a path a folder has a usual name (start, end, rank)."""
     for k, part in enumerate(parts[:-1]):
-        name = part.lower()
-        tokens = re.split(r"[_\- ]", name)
-        is_split = split_of(part) is not None
-        if is_split and len(tokens) > 1 and _LETTERS.get(tokens[-1]) == role:
+        tokens = re.split(r"[_\- ]", part.lower())
+        if split_of(part) is not None and len(tokens) > 1 and _LETTERS.get(tokens[-1]) == role:
             return k, k + 1, 0
-        for candidate in [name, *(reversed(tokens) if is_split else tokens[-1:])]:
-            if candidate in words:
-                return k, k + 1, words.index(candidate)
+        rank = _rank(part, words)
+        if rank is not None:
+            return k, k + 1, rank
     return None
+
+
+def _rank(name: str, words: Sequence[str]) -> int | None:
+    """Which of the words a folder's name is or ends with: ``my_masks``, ``Ground truth``, ``PedMasks``, ``img_dir``."""
+    tokens = [token for token in re.split(r"[_\- ]", name) if token.lower() not in _FILLERS] or [name]
+    last = tokens[::-1] if split_of(name) is not None else tokens[-1:]
+    humps = re.split(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", tokens[-1])
+    candidates = [name, "_".join(tokens), *last, humps[-1]]
+    return next((words.index(one.lower()) for one in candidates if one.lower() in words), None)
 
 
 def _plain(parts: Sequence[str], keep: bool = True) -> tuple[str, ...]:
@@ -217,17 +237,12 @@ def _plain(parts: Sequence[str], keep: bool = True) -> tuple[str, ...]:
     if not keep:
         return ()
     words = [(plain_split(part), part) for part in parts]
-    role = _IMAGE_WORDS + _MASK_WORDS
-    return tuple(word or part for word, part in words if word or (part.lower() not in role and _last_token(part) not in role))
+    return tuple(word or part for word, part in words if word or _rank(part, _IMAGE_WORDS + _MASK_WORDS) is None)
 
 
-def _last_token(name: str) -> str:
-    return re.split(r"[_\- ]", name.lower())[-1]
-
-
-def _beside(root: Path, files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
+def _beside(root: Path, files: Sequence[File]) -> tuple[list[File], list[File]]:
     """Photos and masks that lie in one folder, told apart by their names."""
-    groups: dict[tuple[str, ...], list[_File]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[File]] = defaultdict(list)
     for file in files:
         groups[file.folder].append(file)
     masks = [file for group in groups.values() for file in _masks_of(root, group)]
@@ -235,165 +250,34 @@ def _beside(root: Path, files: Sequence[_File]) -> tuple[list[_File], list[_File
     return [file for file in files if file.path not in chosen], masks
 
 
-def _masks_of(root: Path, group: Sequence[_File]) -> list[_File]:
+def _masks_of(root: Path, group: Sequence[File]) -> list[File]:
     """The masks among the files of a folder."""
     by_key: dict[str, set[Path]] = defaultdict(set)
     for file in group:
-        for key in (file.stem, _IMAGE_END.sub("", file.stem), _IMAGE_START.sub("", file.stem)):
+        for key in (file.stem, IMAGE_END.sub("", file.stem), IMAGE_START.sub("", file.stem)):
             by_key[key.lower()].add(file.path)
     masks = []
     for file in group:
-        for pattern in (_MASK_END, _MASK_START):
+        for pattern in (MASK_END, MASK_START):
             base = pattern.sub("", file.stem)
             if base != file.stem and by_key.get(base.lower(), set()) - {file.path}:
                 masks.append(file)
                 break
     taken = {m.path for m in masks}
     rest = [file for file in group if file.path not in taken]
-    twins: dict[str, list[_File]] = defaultdict(list)
+    twins: dict[str, list[File]] = defaultdict(list)
     for file in rest:
         twins[file.stem].append(file)
     masks += [m for same in twins.values() if len(same) > 1 for m in _lossless(root, same)]
-    letters = [_EITHER_END.search(file.stem) for file in rest]
+    letters = [EITHER_END.search(file.stem) for file in rest]
     if not masks and rest and all(letters):
         masks = [file for file, letter in zip(rest, letters, strict=True) if letter and letter["letter"] == "B"]
     return masks
 
 
-def _lossless(root: Path, same: Sequence[_File]) -> list[_File]:
+def _lossless(root: Path, same: Sequence[File]) -> list[File]:
     """Of a photo and a mask of one name the mask, which is no JPEG."""
     masks = [file for file in same if file.path.suffix.lower() not in _LOSSY]
     if len(same) - len(masks) != 1:
-        raise AmbiguousPairsError(_ambiguous(root, [(same[0], same[1:])]))
+        raise AmbiguousPairsError(ambiguous(root, [(same[0], same[1:])]))
     return masks
-
-
-def _keys(masks: Sequence[_File]) -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
-    """How names of photos and of masks are compared, strictest first."""
-    word = _last_word([mask.stem for mask in masks])
-    same: Callable[[str], str] = str
-    yield same, same
-    yield str.lower, str.lower
-    yield str.lower, lambda stem: _MASK_END.sub("", stem).lower()
-    yield (
-        lambda stem: _IMAGE_START.sub("", _IMAGE_END.sub("", stem)).lower(),
-        lambda stem: _IMAGE_END.sub("", _MASK_START.sub("", _MASK_END.sub("", stem))).lower(),
-    )
-    yield str.lower, _without_ending
-    yield str.lower, _without_number
-    yield (lambda stem: _EITHER_END.sub("", stem).lower(),) * 2
-    yield str.lower, lambda stem: stem.removesuffix(word).lower()
-
-
-def _last_word(stems: Sequence[str]) -> str:
-    """The word, with what sets it apart, that several names all end with; the empty text if there is none.
-
-    >>> _last_word(["cat_1_fur", "dog_fur"]), _last_word(["cat_1", "dog_1"])
-    ('_fur', '')
-    """
-    word = _WORD_END.search(stems[0]) if len(stems) > 1 else None
-    return word[0] if word and all(stem.endswith(word[0]) for stem in stems) else ""
-
-
-def _without_ending(stem: str) -> str:
-    """``x`` for ``x.jpg_mask.png``, whose name is made of the photo's."""
-    name = PurePath(_MASK_END.sub("", stem).lower())
-    return name.stem if name.suffix in IMAGE_SUFFIXES else name.name
-
-
-def _without_number(stem: str) -> str:
-    return _NUMBER_END.sub("", _MASK_END.sub("", stem)).lower()
-
-
-def _misleading(photos: Sequence[_File], masks: Sequence[_File]) -> Callable[[_File, _File], bool]:
-    """Whether names that look alike say nothing, since the other files of the folders show how photos are named.
-
-    A folder that both photos and masks have is not left. ``x_2`` is no second mask of ``x`` where ``x_1`` is a photo. ``xA``
-    and ``xB`` are a pair only where all photos end with A and all masks with B.
-    """
-    folders = [{file.folder for file in files} for files in (photos, masks)]
-    numbered = {_without_number(p.stem) for p in photos if _NUMBER_END.search(p.stem)}
-    ends = [{(found := _EITHER_END.search(f.stem)) and found["letter"] for f in files} for files in (photos, masks)]
-
-    def misleads(photo: _File, mask: _File) -> bool:
-        same, base = photo.stem.lower(), _without_number(mask.stem)
-        mirrored = [any(split_of(part) is None for part in f.folder) for f in (photo, mask)]
-        return (
-            (photo.folder != mask.folder and mirrored[1] and mask.folder in folders[0])
-            or (photo.folder != mask.folder and mirrored[0] and photo.folder in folders[1])
-            or (base == same != _MASK_END.sub("", mask.stem).lower() and same in numbered)
-            or (ends != [{"A"}, {"B"}] and _apart(photo.stem, mask.stem))
-        )
-
-    return misleads
-
-
-def _apart(photo: str, mask: str) -> bool:
-    """Whether names differ in their last letter, A or B, alone."""
-    found = [_EITHER_END.search(stem) for stem in (photo, mask)]
-    letters = [one["letter"] for one in found if one]
-    return photo[:-1].lower() == mask[:-1].lower() and len(letters) == 2 and letters[0] != letters[1]
-
-
-def _owners(root: Path, photos: Sequence[_File], masks: Sequence[_File], skipped: Skipped) -> dict[_File, list[_File]]:
-    """The masks of each photo; first in the same relative folder, then, where a name is unique, in any."""
-    owners: dict[_File, list[_File]] = defaultdict(list)
-    unclear: list[tuple[_File, Sequence[_File]]] = []
-    left = list(masks)
-    misleads = _misleading(photos, masks)
-    for anywhere in (False, True):
-        for image_key, mask_key in _keys(masks):
-            index: dict[tuple[object, str], list[_File]] = defaultdict(list)
-            for photo in photos:
-                if not anywhere or photo not in owners:
-                    index[_place(photo, anywhere), image_key(photo.stem)].append(photo)
-            rest = []
-            for mask in left:
-                alike = index.get((_place(mask, anywhere), mask_key(mask.stem)), [])
-                found = [photo for photo in alike if not misleads(photo, mask)]
-                if len(found) == 1:
-                    owners[found[0]].append(mask)
-                elif found:
-                    unclear.append((mask, found))
-                else:
-                    rest.append(mask)
-            left = rest
-    several = [(mask, [photo]) for photo, own in owners.items() if _scattered(photo, own) for mask in own]
-    if unclear or several:
-        raise AmbiguousPairsError(_ambiguous(root, unclear or several))
-    for mask in left:
-        skipped.add("files: masks without a photo", printable(mask.path.relative_to(root)))
-    return owners
-
-
-def _scattered(photo: _File, masks: Sequence[_File]) -> bool:
-    """Whether the masks of a photo lie in several folders that are no categories."""
-    return len({mask.path.parent for mask in masks}) > 1 and not all(_category(photo, mask) for mask in masks)
-
-
-def _category(photo: _File, mask: _File) -> str:
-    """The folders that a mask lies in and its photo does not, where it lies in all of the photo's."""
-    rest = list(mask.folder)
-    for part in photo.folder:
-        if part not in rest:
-            return ""
-        rest.remove(part)
-    return "/".join(rest)
-
-
-def _place(file: _File, anywhere: bool) -> object:
-    """Where a partner must lie: in the same relative folder, or at least in the same split."""
-    splits = tuple(part for part in file.folder if split_of(part) is not None)
-    return splits if anywhere else file.folder
-
-
-def _ambiguous(root: Path, unclear: Sequence[tuple[_File, Sequence[_File]]]) -> str:
-    def name(file: _File) -> str:
-        return printable(file.path.relative_to(root))
-
-    examples = "; ".join(f"{name(one)} with {' or '.join(name(o) for o in others[:3])}" for one, others in unclear[:3])
-    return (
-        f"{root}: it cannot be told which mask belongs to which photo ({len(unclear)} times): {examples}. Say where photos "
-        "and masks are, as in --dataset-kwargs images=FOLDER masks=FOLDER (images='FOLDER' in Python), or by which patterns: "
-        "images='*.jpg' masks='*_seg.png'"
-    )

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alignsam_sb3.datasets.base import Sample, SegmentationDataset
-from alignsam_sb3.datasets.images import UnreadableImageError, turned
+from alignsam_sb3.datasets.image_files import UnreadableImageError, turned
 from alignsam_sb3.files import cache_folder, removed_on_error
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -28,12 +29,17 @@ _SAME = {
     **{"training": "train", "trn": "train", "tr": "train", "sbutrain4krecoveredsmall": "train"},
     **{"train_val": "trainval", "train-val": "trainval"},
     **{"valid": "val", "validation": "val", "evaluation": "eval", "testing": "test", "te": "test"},
+    **dict.fromkeys(["holdout", "hold_out", "held_out"], "test"),
 }
 _SHORT = ("tr", "te")  # these do not stand alone: DUTS-TR
-_CONTENT = r"images?|imgs?|masks?|labels?|inputs?|data|datasets?|set|gt|groundtruth|annotations?|[abc]"
+_CONTENT = (
+    r"images?|imgs?|photos?|frames?|masks?|labels?|lab|segmentations?|inputs?|data|datasets?|set|gt|groundtruth|annotations?|"
+    r"annots?|crops?|tiles?|patches|rgb|dir|[abc]"
+)
+_UNUSUAL = re.compile(r"(?P<word>train|val|test|eval)", re.IGNORECASE)
 _KNOWN = "|".join([*(w for words in _WORDS.values() for w in words), *_SAME])
 _NAME = re.compile(
-    rf"(?P<before>.*?[_-])??(?P<word>{_KNOWN})[_\- ]?(?P<number>\d{{1,4}})?([_\- ]?({_CONTENT}))*",
+    rf"(?P<before>.*?[_\-. ])??(?P<word>{_KNOWN})[_\- ]?(?P<number>\d{{1,4}})?([_\- ]?({_CONTENT}))*",
     re.IGNORECASE,
 )
 _FOLD = re.compile(r"(?:k?[_-]?folds?|cv|splits?)[_\- ]?(?P<number>\d{1,3})", re.IGNORECASE)
@@ -65,6 +71,7 @@ def plain_split(name: str) -> str | None:
     return None if found is None else "".join(found)
 
 
+@lru_cache(2**14)  # folders repeat
 def _word_and_number(name: str) -> tuple[str, str] | None:
     """What a name says of a split; a year is no number."""
     found = _NAME.fullmatch(name)
@@ -73,7 +80,7 @@ def _word_and_number(name: str) -> tuple[str, str] | None:
     word, number = found["word"].lower(), found["number"] or ""
     if not found["before"] and word in _SHORT:
         return None
-    return _SAME.get(word, word), number.lstrip("0") if len(number) < _YEAR else ""
+    return _SAME.get(word, word), str(int(number)) if number and len(number) < _YEAR else ""
 
 
 def split_in(parts: Iterable[str]) -> str | None:
@@ -105,6 +112,21 @@ def _refuse_folds(names: Sequence[PurePath], where: object) -> None:
         )
 
 
+def _refuse_unusual(names: Sequence[PurePath], where: object) -> None:
+    """:raises ValueError: folders begin with words for training and for evaluation, and are called like no split."""
+    found: dict[bool, str] = {}
+    for part in dict.fromkeys(part for name in names for part in name.parts[:-1]):
+        word = _UNUSUAL.match(part)
+        if word:
+            found.setdefault(word["word"].lower() == "train", part)
+    if len(found) > 1:
+        raise ValueError(
+            f"{where} has folders {found[True]} and {found[False]}, whose names are nearly those of splits: folds across them "
+            f"might mix training and evaluation. Name one, KIND:{where}:{found[True]} to train, or call them train and test, "
+            "or say part='all' if these are no splits"
+        )
+
+
 def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] | None:
     """The images of a split, where folders say which one an image belongs to.
 
@@ -126,6 +148,7 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
     words = [split_in(name.parts) for name in names]
     present = set(words) - {None}
     if not present:
+        _refuse_unusual(names, where)
         return None
     if plain_split(split) in present and split not in _WORDS:
         return [i for i, w in enumerate(words) if w == split_of(split)]

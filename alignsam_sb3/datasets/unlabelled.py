@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import Sample
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import PhotoReader, file_stamp, stored_pixels
+from alignsam_sb3.datasets.image_files import file_stamp
+from alignsam_sb3.datasets.images import PhotoReader, stored_pixels
 from alignsam_sb3.datasets.labelled import Record
 from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.datasets.splits import Folds, in_fold, of_folders

@@ -1,13 +1,13 @@
 """PASCAL VOC's layout: 20 classes, or those that CVAT's or labelme2voc's list of names has."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.images import UnreadableImageError
+from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_in, printable
+from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.labels import (
     LabelTable,
@@ -69,7 +69,7 @@ class Voc(LabelledImages):
         own = LabelTable({name: (k,) for k, name in enumerate(VOC_CLASSES, start=1)}, (0,), (_BORDER,), False, "VOC")
         self._table = own if table is None else table
         masks = {p.relative_to(labels).with_suffix("").as_posix(): p for p in images_in(labels, self.skipped)}
-        self._refuse_colours(masks)
+        self._refuse_others(masks)
         photos = {
             p.relative_to(base / "JPEGImages").with_suffix("").as_posix(): p
             for p in images_in(base / "JPEGImages", self.skipped)
@@ -83,27 +83,34 @@ class Voc(LabelledImages):
                 self._skip("images: no photo in JPEGImages/", printable(name))
         return records, given
 
-    def _refuse_colours(self, masks: dict[str, Path]) -> None:
-        """RGB masks say nothing of classes without a table of colours."""
+    def _refuse_others(self, masks: dict[str, Path]) -> None:
+        """RGB masks say nothing of classes without a table of colours, and black and white ones neither."""
         if self._table.coloured or self._colours:
             return
+        values: set[int] = set()
         for path in list(masks.values())[:: max(len(masks) // 20, 1)]:
             try:
                 found = read_label_image(path)
             except UnreadableImageError:
                 continue
+            values.update(np.unique(found.values).tolist())
             if found.coloured:
                 raise ValueError(
                     f"{printable(path)} holds {colours_said(found.values)} where a palette of class numbers is expected: "
                     "colours='voc' reads them as VOC's own palette; other colours are named by CVAT's labelmap.txt"
                 )
+        if self._table.source == "VOC" and values == {0, _BORDER}:
+            raise ValueError(
+                f"{self.root}: its masks hold 0 and 255 alone, and 255 is VOC's border: masks of one kind of object are "
+                "read by mask_folder:ROOT"
+            )
 
     def _listed(self, folder: Path, split: str, masks: list[str]) -> tuple[list[str], bool]:
         """Names of the images of a split, or all and False."""
         lists = {}
         for path in sorted(folder.glob("*.txt")):
             lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-            lists[path.stem] = [line if line in masks else line.split()[0] for line in lines]
+            lists[path.stem] = [line if line in masks else _name_of(line) for line in lines]
         if not lists:
             return masks, split == "all"
         try:
@@ -140,6 +147,12 @@ class Voc(LabelledImages):
             masks.append(mask)
             names.append(found.names[int((stack & mask).sum((1, 2)).argmax())])
         return Annotation(masks, names, found.valid, found.left_out, found.shape)
+
+
+def _name_of(line: str) -> str:
+    """The name of an image in a line of a list, which may be ``/JPEGImages/x.jpg /SegmentationClassAug/x.png``."""
+    path = PurePosixPath(line.split()[0].lstrip("/").removeprefix("JPEGImages/"))
+    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
 
 
 def _objects_beside(path: Path) -> Path | None:

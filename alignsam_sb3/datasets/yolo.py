@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode, place_of
+from alignsam_sb3.datasets.coco_masks import NoMaskError, box, encode, place_of, polygon_numbers
 from alignsam_sb3.datasets.finding import files_in, images_in, printable
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask
@@ -96,10 +96,12 @@ class YoloSegmentation(LabelledImages):
         :raises ValueError: the file cannot be used
         """
         self._content: dict[str, Any] = {}  # of data.yaml
+        without: list[str] = []
         for path in sorted([*self.root.glob("*.yaml"), *self.root.glob("*.yml")], key=lambda p: (p.stem != "data", p)):
             try:
                 content = yaml.safe_load(path.read_text("utf-8-sig"))
                 if not isinstance(content, dict) or "names" not in content:  # of a training run, not of the data
+                    without.append(path.name)
                     continue
                 names, self._content = content["names"], content
                 pairs = names.items() if isinstance(names, dict) else enumerate(names)
@@ -114,7 +116,8 @@ class YoloSegmentation(LabelledImages):
                 lines = path.read_text("utf-8-sig").splitlines()
                 return dict(enumerate(line.strip() for line in lines if line.strip()))
         raise FileNotFoundError(
-            f"no data.yaml, classes.txt or obj.names in {self.root}: nothing says what the classes are called"
+            f"no data.yaml with names, classes.txt or obj.names in {self.root}: nothing says what the classes are called"
+            + (f" ({', '.join(without)} has no 'names:')" if without else "")
         )
 
     def _known(self) -> Sequence[str]:
@@ -136,7 +139,8 @@ class YoloSegmentation(LabelledImages):
             try:
                 if values.size and np.abs(values).max() > 2:
                     raise NoMaskError("coordinates that are no fractions of the image")
-                mask = encode([(values.reshape(-1, 2) * [width, height]).ravel().tolist()], size)
+                points = np.reshape(polygon_numbers(values), (-1, 2))
+                mask = encode([(points * [width, height]).ravel().tolist()], size)
             except ValueError as error:
                 reason = str(error) if isinstance(error, NoMaskError) else "a damaged line"
                 left_out.append(LeftOut(name, place_of(error, None, size), reason))

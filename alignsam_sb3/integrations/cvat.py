@@ -69,5 +69,6 @@ def create(policy: str, categories: str = "", device: str = "auto") -> CvatFunct
     """
     from alignsam_sb3.predictor import Predictor
 
-    predict: Predicts = Predictor.load(policy, device=device)
+    load = Predictor.load if policy.endswith(".zip") else Predictor.from_hub
+    predict: Predicts = load(policy, device=device)
     return CvatFunction(predict, [name.strip() for name in categories.split(",") if name.strip()])

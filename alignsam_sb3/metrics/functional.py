@@ -202,3 +202,4 @@ METRICS: dict[str, Callable[[Mask, Mask, Mask | None], float]] = {
     "f_beta": f_beta,
     "e_measure": e_measure,
 }
+"""Metrics that an evaluation reports, by name: functions of a mask, the truth and, where given, the pixels that count."""

@@ -96,6 +96,7 @@ def network(context: RewardContext) -> Numbers:
 
 
 REWARDS: dict[str, Reward] = {"paper": paper, "shaped": shaped, "dice_gain": dice_gain, "network": network}
+"""Rewards by name. Put one of yours here, and a saved policy remembers it by that name."""
 
 
 def make_reward(reward: str | Reward) -> Reward:

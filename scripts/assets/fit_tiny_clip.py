@@ -5,8 +5,8 @@ python scripts/assets/fit_tiny_clip.py --steps 2200 --seed 1 --init runs/first/t
     --out runs/second
 
 Each step draws scenes and statements ("two striped discs", "a red star left of a box", "no ring"). Every statement is true
-or false of every scene, which a sigmoid loss teaches the class token (SigLIP, arXiv 2303.15343); the same loss on the tokens
-of CLIP Surgery's path, with the objects that are meant as truth, teaches the places (as captioned regions do in RegionCLIP,
+or false of every scene. A sigmoid loss teaches that to the class token (SigLIP, arXiv 2303.15343). The same loss teaches the
+places to the tokens of CLIP Surgery's path, with the objects that are meant as truth (as captioned regions do in RegionCLIP,
 arXiv 2112.09106). Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
 """
 

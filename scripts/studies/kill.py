@@ -3,10 +3,10 @@
 python scripts/studies/kill.py --kills 10                        # of each kind
 python scripts/studies/kill.py --kills 2 --only training fit
 
-Each kind of work first runs to its end, as the measure. Then it is killed (SIGKILL) at a random time after its first file:
-what lies there must be whole, the same command (training: with -i and the last checkpoint) must go on, and what comes out
-must be what comes out of the run that nobody killed. Training draws other episodes when it goes on: of it, steps and stages
-are compared. Ends with 1 where something was lost.
+Each kind of work first runs to its end, as the measure. Then it is killed (SIGKILL) at a random time after its first file.
+What lies there must be whole. The same command must go on (training: with -i and the last checkpoint). The result must be
+that of the run that nobody killed. Training draws other episodes when it goes on, so its steps and stages are compared. Ends
+with 1 where something was lost.
 """
 
 import argparse

@@ -3,9 +3,9 @@
 python scripts/studies/measure_speed.py                                    # tiny, with every option
 python scripts/studies/measure_speed.py --segmenters tiny mobile_sam:random repvit:random vit_b:random --repeats 3
 
-Times are minima over the repeats, in one process on as many threads as torch takes. An option's columns are ratios to the same
-segmenter without it in the same run, and what it changes: the largest error of an embedding and of a logit as a share of
-their largest value, and the share of mask pixels that flip.
+Times are minima over the repeats, in one process on as many threads as torch takes. An option's times are ratios to the same
+segmenter without it, in the same run. What an option changes is measured, too: the largest error of an embedding and of a
+logit, as a share of their largest value, and the share of mask pixels that flip.
 """
 
 import argparse

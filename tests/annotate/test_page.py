@@ -38,6 +38,20 @@ SERVER = """
 """
 
 
+PLAY = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from fakes import FakePredictor
+    from alignsam_sb3.annotate import app
+    from alignsam_sb3.annotate.play import Play
+    from alignsam_sb3.segmenters import load_segmenter
+
+    predict = FakePredictor()
+    predict.segmenter = load_segmenter("tiny", "cpu")
+    app.serve(app.play_page(Play(predict), predict.categories), port={port})
+"""
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -45,20 +59,19 @@ def free_port():
 
 
 @pytest.fixture
-def server(folder, tmp_path):
-    """Starts the page in a process of its own, as often as asked."""
+def started(tmp_path):
+    """Starts a page in a process of its own, as often as asked; its address and process."""
     pytest.importorskip("gradio")
-    out, port, running = tmp_path / "out", free_port(), []
-    annotate_folder(FakePredictor(), folder, out, progress=False)
-    code = textwrap.dedent(SERVER.format(out=str(out), port=port))
+    running, port = [], free_port()
 
-    def start():
+    def start(code, **values):
+        code = textwrap.dedent(code.format(port=port, **values))
         running.append(subprocess.Popen([sys.executable, "-c", code], env=os.environ, cwd=tmp_path))
         address = f"http://127.0.0.1:{port}"
         for _ in range(600):
             try:
                 urllib.request.urlopen(address, timeout=1)
-                return address, running[-1], out
+                return address, running[-1]
             except (urllib.error.URLError, OSError):
                 assert running[-1].poll() is None, "the server ended"
                 time.sleep(0.1)
@@ -68,6 +81,14 @@ def server(folder, tmp_path):
     for process in running:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def server(started, folder, tmp_path):
+    """Starts the page of a queue."""
+    out = tmp_path / "out"
+    annotate_folder(FakePredictor(), folder, out, progress=False)
+    return lambda: (*started(SERVER, out=str(out)), out)
 
 
 @pytest.fixture
@@ -141,6 +162,23 @@ def test_a_click_is_answered_at_once(server, browser):
     took = sorted(click(page, 0.2 + 0.1 * k, 0.5) for k in range(6))
     print(f"median answer in the browser: {took[2]:.2f} s")
     assert took[2] < 1.0  # 0.3 s on two idle cores; a busy machine is slower
+
+
+@pytest.mark.browser
+def test_play_upload_watch_click_undo(started, folder, browser):
+    address, _ = started(PLAY, tests=str(Path(__file__).parent))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(address)
+    page.click("#alignsam-segment")
+    page.get_by_text("upload a photo first").wait_for()
+    page.set_input_files("#alignsam-upload input[type=file]", folder / "001.png")
+    page.wait_for_selector("#alignsam-upload img")
+    page.click("#alignsam-segment")
+    page.wait_for_function(DECIDED, arg="1 clicks, predicted Dice")  # after its clicks, one by one
+    click(page, 0.2, 0.8)
+    page.wait_for_function(DECIDED, arg="2 clicks, predicted Dice")
+    page.keyboard.press("u")
+    page.wait_for_function(DECIDED, arg="1 clicks, predicted Dice")
 
 
 def test_it_serves_this_machine_only_and_no_file_that_it_does_not_show(server, folder):

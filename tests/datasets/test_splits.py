@@ -27,12 +27,16 @@ def greys(spec, split):
         ("train1", "train", "train1"),
         ("Train_02_images", "train", "train2"),
         ("validation-3", "val", "val3"),
+        ("test0", "test", "test0"),
         ("train2017", "train", "train"),
         ("my-test", "test", "test"),
         ("train_val", "trainval", "trainval"),
         ("my_train-val", "trainval", "trainval"),
+        ("a. Training Set", "train", "train"),  # IDRiD
+        ("Hold_Out 2", "test", "test2"),
         ("trainer1", None, None),
         ("part1", None, None),
+        ("traincrop", "train", "train"),  # Crack500
         ("contest2", None, None),
     ],
 )
@@ -70,6 +74,15 @@ def test_folds_by_folders_are_refused_and_each_can_be_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["images", "mask_folder", "labelme", "yolo"])
+@pytest.mark.parametrize(
+    ("train", "held_out"), [("a. Training Set", "b. Testing Set"), ("My train", "holdout_images"), ("Train_Val", "1-Test")]
+)
+def test_unlucky_names_of_folders(tmp_path, kind, train, held_out):
+    spec = in_folders(tmp_path, kind, {train: [0, 1], held_out: [2]})
+    assert [greys(spec, split) for split in ("train", "eval")] == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("kind", ["images", "mask_folder", "labelme", "yolo"])
 def test_folds_in_folders_of_their_own_are_refused(tmp_path, kind):
     folders = {"fold_1/train": [0], "fold_1/val": [1], "fold_2/train": [1], "fold_2/val": [0]}
     spec = in_folders(tmp_path, kind, folders)
@@ -78,6 +91,15 @@ def test_folds_in_folders_of_their_own_are_refused(tmp_path, kind):
     others = {"street/train": [0], "street/val": [1], "field/train": [2], "field/val": [3]}
     spec = in_folders(tmp_path / "other", kind, others)
     assert [greys(spec, split) for split in ("train", "eval")] == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize("kind", ["images", "mask_folder", "labelme", "yolo"])
+def test_names_that_are_nearly_those_of_splits_are_asked_for(tmp_path, kind):
+    spec = in_folders(tmp_path, kind, {"trainers_2": [0, 1, 2], "testers_2": [3]})
+    with pytest.raises(ValueError, match=r"trainers_2 and testers_2.*part='all'"):
+        load_dataset(spec, "train")
+    assert greys(f"{spec}:trainers_2", "train") == [0, 1, 2]
+    assert len(load_dataset(spec, "train", part="all", folds=2)) == 2
 
 
 def test_coco_files_of_one_split_are_not_left_out_silently(tmp_path):

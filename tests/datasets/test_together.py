@@ -35,7 +35,10 @@ def test_categories_of_one_name_are_one_and_masks_stay_with_their_image():
 
 def test_what_any_part_holds_out_is_learned_from_in_none(tmp_path, caplog):
     scenes = [ToyScenes("saliency", n_images=10)[k] for k in range(10)]
-    first, again = mask_folder(tmp_path / "a", scenes), mask_folder(tmp_path / "b", scenes[3:] + scenes[:3])  # other folds, same photos
+    first, again = (
+        mask_folder(tmp_path / "a", scenes),
+        mask_folder(tmp_path / "b", scenes[3:] + scenes[:3]),
+    )  # other folds, same photos
     train, held_out = (load_dataset(f"{first}+{again}", split) for split in ("train", "eval"))
     hashes = [{hash_in(data, i) for i in range(len(data))} for data in (train, held_out)]
     assert not hashes[0] & hashes[1] and len(held_out) == 4 and len(hashes[0]) == 10 - len(hashes[1])

@@ -209,6 +209,20 @@ def masks(root, pictures, choose):
     return f"mask_folder:{root}", {}
 
 
+def class_folders(root, pictures, choose):
+    """A mask for each category that a photo shows, in a folder that is called so."""
+    names = categories(pictures)
+    inner = choose([False, True])
+    for p in pictures:
+        p.save(root / p.split / "images" / p.folder / f"{p.stem}.png")
+        for name in sorted({t.category for t in p.things}):
+            parts = (p.folder, name) if inner else (name, p.folder)
+            place = root.joinpath(p.split, "masks", *parts)
+            place.mkdir(parents=True, exist_ok=True)
+            _same(root, p.of(name), choose).save(place / f"{p.stem}.png")
+    return f"mask_folder:{root}", {"category": names[0]} if len(names) == 1 else {}
+
+
 _MODES = {}
 
 
@@ -326,4 +340,5 @@ def yolo(root, pictures, choose):
     return f"yolo:{root}", {}
 
 
-WRITERS = [coco_benchmark, coco_roboflow, coco_label_studio, panoptic, masks, label_map, voc_cvat, labelme, yolo]
+WRITERS = [coco_benchmark, coco_roboflow, coco_label_studio, panoptic, masks, class_folders, label_map, voc_cvat, labelme]
+WRITERS += [yolo]

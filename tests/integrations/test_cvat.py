@@ -73,3 +73,45 @@ def test_cvat_gives_the_shapes_the_task_s_own_labels():
 def test_an_unknown_category_is_refused():
     with pytest.raises(ValueError, match="did you mean 'light'"):
         CvatFunction(FakePredictor(), ["lite"])
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy that has learned nothing, saved as a trained one is."""
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
+    from alignsam_sb3.policies import SamMaskablePPO
+    from alignsam_sb3.task import Task
+
+    task = Task("toy:semantic", dataset_kwargs={"n_images": 12}, max_steps=2, device="cpu")
+    path = tmp_path_factory.mktemp("policy") / "policy.zip"
+    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2).save(path)
+    return path
+
+
+def test_cvats_own_command_line_loads_a_saved_policy(policy):
+    from cvat_sdk.masks import decode_mask
+
+    from alignsam_sb3.datasets import ToyScenes
+    from alignsam_sb3.predictor import Predictor
+
+    common, parsers = (pytest.importorskip(f"cvat_cli._internal.{name}") for name in ("common", "parsers"))
+    words = (f"policy=str:{policy}", "categories=str:disc, ring", "device=str:cpu")
+    given = dict(map(parsers.parse_function_parameter, words))
+    function = common.FunctionLoader("alignsam_sb3.integrations.cvat", None, given).load()
+    assert [label.name for label in function.spec.labels] == ["disc", "ring"]
+    image = ToyScenes("semantic", n_images=20)[15].image
+    shapes = function.detect(context(), Image.fromarray(image))
+    found = Predictor.load(policy, device="cpu").batch([image], ["disc", "ring"])[0]
+    assert [s.label_id for s in shapes] == [k for k, a in enumerate(found) if a.found] and shapes
+    for shape in shapes:
+        assert (decode_mask(shape.points, image_width=128, image_height=128) == found[shape.label_id].mask).all()
+
+
+def test_a_name_without_zip_is_one_on_the_hub(policy, monkeypatch):
+    from alignsam_sb3 import hub
+    from alignsam_sb3.integrations.cvat import create
+
+    asked = []
+    monkeypatch.setattr(hub, "pull", lambda repo, revision=None: asked.append(repo) or policy)
+    assert len(create("user/dogs", device="cpu").spec.labels) == 8 and asked == ["user/dogs"]

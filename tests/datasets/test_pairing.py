@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_sets import coco, labelme, mask, outline, pairs, photo, rows, yolo
+from small_sets import SIZE, coco, labelme, mask, outline, pairs, photo, rows, yolo
 
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.__main__ import main
+from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.pairing import AmbiguousPairsError
 
 
@@ -163,10 +164,41 @@ def test_grey_areas_beyond_the_masks_that_were_looked_at_first(tmp_path, monkeyp
     spec = f"mask_folder:{tmp_path}"
     found, skipped = pairs(spec)
     assert len(found) == 3
-    (names,) = (names for reason, names in skipped.items() if "areas of grey" in reason and "128" in reason)
+    (names,) = (names for reason, names in skipped.items() if "other values than the rest ([128])" in reason)
     assert list(names) == ["images/3.jpg"]
     assert len(load_dataset(spec, "all", ignore_value=128)) == 4
     assert len(load_dataset(spec, "all", threshold=100)) == 4
+
+
+def test_noise_of_jpeg_masks_beyond_those_that_were_looked_at_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignsam_sb3.datasets.mask_folder.SURVEYED", 2)
+    (tmp_path / "masks").mkdir()
+    for k in range(4):
+        photo(tmp_path / f"images/{k}.jpg", k)
+        values = np.zeros(SIZE, np.uint8)
+        values[8:16] = 255  # whole blocks of a JPEG, which keeps them
+        if k % 2:
+            values[20:29, 20:33] = 255 if k == 1 else 128
+        Image.fromarray(values).save(tmp_path / f"masks/{k}.jpg", quality=60)
+    data = load_dataset(f"mask_folder:{tmp_path}", "all")
+    assert len(data) == 3
+    assert abs(int(data[1].masks.sum()) - 8 * 60 - 9 * 13) <= 6
+    assert "other values than the rest" in str(data.skipped)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_three_greys_of_jpeg_masks_are_asked_for_without_their_noise(tmp_path, quality):
+    (tmp_path / "masks").mkdir()
+    for k in range(2):
+        photo(tmp_path / f"images/{k}.jpg", k)
+        values = rows(k).astype(np.uint8) * 255
+        values[20:37, 20:53] = 128
+        Image.fromarray(values).save(tmp_path / f"masks/{k}.jpg", quality=quality)
+    with pytest.raises(AmbiguousMasksError, match=r"hold the values \[0, 128, 255\]"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
+    sample = load_dataset(f"mask_folder:{tmp_path}", "all", ignore_value=128)[1]
+    assert (sample.target(0) ^ rows(1))[:18].sum() <= 8
+    assert not sample.valid[22:35, 22:51].any()
 
 
 @pytest.mark.parametrize("second", ["labels/train/0.txt", "labels/0.txt"])
@@ -187,3 +219,82 @@ def test_yolo_labels_without_an_image_are_counted(tmp_path):
     (tmp_path / "images/b.png").unlink()
     (tmp_path / "README.roboflow.txt").write_text("no labels")
     assert load_dataset(spec, "all").skipped == {"files: labels without an image": ["labels/b.txt"]}
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks"),
+    [
+        ("701_StillsRaw_full/f{}.png", "LabeledApproved_full/f{}_L.png"),  # CamVid
+        ("images/{}.jpg", "labels/lab-{}.png"),
+        ("images/site/{}.jpg", "Ground truth/site/{}_P.png"),
+        ("original/{}.jpg", "segmented/{}.jpg.png"),
+        ("stage1_train/p{0}/images/p{0}.png", "stage1_train/p{0}/masks/af3{0}.png"),  # Data Science Bowl 2018
+        ("img_dir/train/{}.jpg", "ann_dir/train/{}.png"),  # MMSegmentation
+        ("Train/Image/{}.jpg", "Train/GT_Object/{}.png"),  # COD10K
+        ("Train/Rural/images_png/{}.png", "Train/Rural/masks_png/{}.png"),  # LoveDA
+        ("PNGImages/FudanPed{}.png", "PedMasks/FudanPed{}_mask.png"),  # Penn-Fudan
+        ("p{0}/p{0}_Dermoscopic_Image/p{0}.bmp", "p{0}/p{0}_lesion/p{0}_lesion.bmp"),  # PH2
+        ("Images/Train/{}.jpg", "GT/{}.png"),  # CAMO: folders of photos alone say the splits
+        ("images/image{}.png", "masks/mask{}.png"),
+    ],
+)
+def test_names_that_masks_are_given(tmp_path, photos, masks):
+    for k in (1, 2, 10):
+        photo(tmp_path / photos.format(k), k)
+        mask(tmp_path / masks.format(k), k)
+    options = {"images": "701_StillsRaw_full", "masks": "LabeledApproved_full"} if "701" in photos else {}
+    found, skipped = pairs(f"mask_folder:{tmp_path}", **options)
+    assert sorted(found.values()) == [(1, 1), (2, 2), (10, 10)]
+    assert not skipped
+
+
+@pytest.mark.parametrize("names", [["1_L", "2_L", "7_R"], ["1_L", "2_R"], ["1_1", "2_1"], ["1L", "2L"], ["21_L", "22_L"]])
+def test_letters_that_not_all_masks_have_are_no_affix(tmp_path, names):
+    for k in (1, 2):
+        photo(tmp_path / f"images/{k}.png", k)
+    for name in names:
+        mask(tmp_path / f"masks/{name}.png", 3)
+    if names == ["1_1", "2_1"]:  # a second mask by number
+        assert len(pairs(f"mask_folder:{tmp_path}")[0]) == 2
+        return
+    with pytest.raises(FileNotFoundError, match=r"masks without a photo"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks", "view"),
+    [
+        ("images/{}_dr.JPG", "manual1/{}_dr.tif", "mask/{}_dr_mask.tif"),  # HRF
+        ("training/images/{}_training.tif", "training/1st_manual/{}_manual1.gif", "training/mask/{}_training_mask.gif"),
+    ],
+)
+def test_the_field_of_view_is_no_mask(tmp_path, photos, masks, view):
+    for k in (1, 2):
+        photo(tmp_path / photos.format(k), k)
+        mask(tmp_path / masks.format(k), k)
+        mask(tmp_path / view.format(k), 30)
+    assert sorted(pairs(f"mask_folder:{tmp_path}")[0].values()) == [(1, 1), (2, 2)]
+
+
+def test_two_folders_that_may_be_the_masks_are_asked_for(tmp_path):
+    """As in Agriculture-Vision, whose ``masks`` say where a field is, and ``labels`` what is in it."""
+    for k in (1, 2):
+        photo(tmp_path / f"train/images/rgb/{k}.jpg", k)
+        mask(tmp_path / f"train/masks/{k}.png", 30)
+        for category in ("weed", "water"):
+            mask(tmp_path / f"train/labels/{category}/{k}.png", k)
+    with pytest.raises(AmbiguousPairsError, match=r"train/masks/1.png and .*train/labels/water/1.png.*masks='FOLDER'"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
+    data = load_dataset(f"mask_folder:{tmp_path}", "all", masks="labels")
+    assert data.categories == ("water", "weed")
+    assert heights(data) == {"1": [1, 1], "2": [2, 2]}
+
+
+def test_photos_in_a_second_folder_are_counted(tmp_path):
+    for k in (1, 2):
+        photo(tmp_path / f"images/{k}.jpg", k)
+        photo(tmp_path / f"original/{k}.jpg", 9)
+        mask(tmp_path / f"masks/{k}.png", k)
+    found, skipped = pairs(f"mask_folder:{tmp_path}")
+    assert sorted(found.values()) == [(1, 1), (2, 2)]
+    assert len(skipped["images: in another folder than most photos"]) == 2
