@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch as th
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
-from summarise import over_seeds
 
 from alignsam_sb3.ablation import TASKS
 from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
@@ -133,14 +132,14 @@ def one(spec: str, labelled: int, seed: int, args: argparse.Namespace) -> dict[s
 
 
 def table(found: Sequence[dict[str, Any]], labelled: Sequence[int], metric: str = "dice") -> str:
-    """Rows against numbers of labelled images: the mean over the seeds after the last click, and half its 95 % interval."""
+    """Rows against numbers of labelled images: the mean over the seeds after the last click, the least and the most."""
     lines = ["| | " + " | ".join(map(str, labelled)) + " |", "|---|" + "---|" * len(labelled)]
     for name in dict.fromkeys(name for job in found for name in job["rows"]):
         cells = []
         for count in labelled:
             values = values_of(found, name, count, metric)
-            mean, half = over_seeds(values) if values else (0.0, 0.0)
-            cells.append("" if not values else f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {half:.3f}")
+            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.3f}{spread}" if values else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
