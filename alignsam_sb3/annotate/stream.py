@@ -42,6 +42,7 @@ class Summary:
     :param present: of these, how many are held to be there
     :param doubtful: how many a person should look at
     :param seconds: that this call took
+    :param calibrated: whether scores promise anything
     """
 
     images: int
@@ -51,13 +52,16 @@ class Summary:
     present: int
     doubtful: int
     seconds: float
+    calibrated: bool
 
     def __str__(self) -> str:
         rate = f"{self.new / self.seconds:.1f} images/s" if self.new and self.seconds else "nothing new"
-        return (
+        said = (
             f"{self.images} images annotated ({rate}), {self.skipped} skipped. Of {self.masks} masks {self.present} show "
             f"their category; {self.masks - self.doubtful} can be taken as they are, {self.doubtful} are to be reviewed"
         )
+        promise = "" if self.calibrated else ". Their scores promise nothing before `alignsam calibrate`; they set the order"
+        return said + promise
 
 
 @dataclass(frozen=True)
@@ -119,16 +123,18 @@ def annotate_folder(
             f"cannot write to {out} ({error.strerror or error}): make room and run the same command again; "
             f"the {len(run.images)} images so far are kept"
         ) from error
-    return _summary(run, new, threshold, time.monotonic() - began)
+    return _summary(run, new, threshold, time.monotonic() - began, predict.calibration is not None)
 
 
 def accepted_from(predict: Predicts, accept: float | None) -> float:
     """The score from which nobody needs to look: by calibration, or 0.8 where no share was asked for.
 
+    Without a calibration somebody looks at every mask: what the segmenter says of itself promises nothing.
+
     :raises ValueError: a share was asked for and there is no calibration
     """
     if accept is None:
-        return GOOD
+        return math.inf if predict.calibration is None else GOOD
     if predict.calibration is None:
         raise ValueError(
             "accept needs a calibrated policy: run `alignsam calibrate --policy policy.zip --labelled coco:ROOT` on labelled "
@@ -310,7 +316,7 @@ class Player:
         ]
 
 
-def _summary(run: Run, new: int, threshold: float, seconds: float) -> Summary:
+def _summary(run: Run, new: int, threshold: float, seconds: float, calibrated: bool) -> Summary:
     images = skipped = masks = present = doubtful = 0
     for found in run:
         images += not found.skipped
@@ -318,4 +324,4 @@ def _summary(run: Run, new: int, threshold: float, seconds: float) -> Summary:
         masks += len(found.annotations)
         present += sum(a.present for a in found.annotations)
         doubtful += sum(is_doubtful(a, threshold) for a in found.annotations)
-    return Summary(images, new, skipped, masks, present, doubtful, seconds)
+    return Summary(images, new, skipped, masks, present, doubtful, seconds, calibrated)
