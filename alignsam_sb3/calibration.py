@@ -235,7 +235,8 @@ def fit_calibration(judged: Sequence[Judged], level: float = 0.9, seed: int = 0,
     if len(judged) < LEAST_PAIRS or len(images) < 3:
         raise ValueError(
             f"{len(judged)} masks of {len(images)} labelled images are too few to calibrate: at least {LEAST_PAIRS} masks "
-            "of 3 images are needed, and 100 images make it worth having"
+            "of 3 images are needed, and 100 images make it worth having. Of a folder without splits a fifth is taken; "
+            "--split all takes every image, where none of them was trained on"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     fitted = {images[i] for i in order[: math.ceil(len(images) / 3)]}

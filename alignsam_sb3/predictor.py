@@ -64,7 +64,9 @@ class Predictor:
         self.categories, self.recipe, self.calibration = tuple(categories), recipe or {}, calibration
         texts = tuple(task.prompts.get(name, name) for name in self.categories)
         self._prior = None if clip is None else LanguagePrior(clip, texts)
-        self.fingerprint = digest(model.policy.state_dict(), json.dumps(task.to_json(), sort_keys=True))
+        default = Task().to_json()  # an option that a later version adds changes no policy that does not use it
+        chosen = {name: value for name, value in task.to_json().items() if value != default[name]}
+        self.fingerprint = digest(model.policy.state_dict(), json.dumps(chosen, sort_keys=True))
 
     @classmethod
     def load(

@@ -100,6 +100,16 @@ class ClickSessions:
         self.boxes[which] = boxes
         self._decode(which)
 
+    def give_masks(self, which: Rows, logits: th.Tensor) -> None:
+        """Give K sessions a mask in place of an earlier answer: the next click is decoded with it.
+
+        :param which: (K,) sessions
+        :param logits: (K, 4h, 4w) in the frame
+        """
+        self._remember(which)
+        self.logits = self.logits.index_copy(0, self._at(which), logits.to(self.logits.device, self.logits.dtype))
+        self.answered[which] = True
+
     def undo(self, which: Rows) -> None:
         """Take back the last :meth:`click`, :meth:`click_each` or :meth:`draw_box` of some sessions, exactly.
 

@@ -383,6 +383,17 @@ def attach_when_played(trust: bool) -> None:
     rl_zoo3.enjoy.ALGOS = loaders  # type: ignore[attr-defined, assignment]
 
 
+def algorithm_and_task(recipe: Mapping[str, Any]) -> tuple[str, str]:
+    """The zoo's names of the algorithm and the task of a policy; the default ones of an empty recipe.
+
+    >>> algorithm_and_task({"algorithm": "SamPPO", "env": {"clip": None, "srm": False}})
+    ('ppo', 'SamSegImplicit-v0')
+    """
+    task = recipe.get("env", {})
+    kind = ("Srm" if task.get("srm") else "") + ("Implicit" if task.get("clip", "tiny") is None else "")
+    return "ppo" if recipe.get("algorithm") == "SamPPO" else "ppo_mask", f"SamSeg{kind}-v0"
+
+
 def existing(policy: str) -> str:
     """The path of a policy's zip.
 
@@ -396,8 +407,8 @@ def existing(policy: str) -> str:
 def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     """Our own options, and the zoo's with ours turned into ``--env-kwargs`` and our hyperparameters named."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--algo", default="ppo_mask")
-    parser.add_argument("--env", default="SamSeg-v0")
+    parser.add_argument("--algo", default=None)
+    parser.add_argument("--env", default=None)
     parser.add_argument("--conf-file", "-conf", "--conf", default=None)
     parser.add_argument("--dataset", default=None)
     parser.add_argument("--segmenter", default=None)
@@ -434,7 +445,9 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     if script == "enjoy":
         kwargs = ["split:'eval'", *kwargs]
         rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
-    out = ["--algo", known.algo, "--env", known.env, *rest]
+    algo, env = algorithm_and_task({} if known.start is None else read_recipe(known.start))
+    algo, env = known.algo or algo, known.env or env
+    out = ["--algo", algo, "--env", env, *rest]
     for option, values in (
         ("--env-kwargs", kwargs),
         ("--eval-env-kwargs", known.eval_env_kwargs),
@@ -442,5 +455,5 @@ def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     ):
         out += [option, *values] if values else []
     if script == "train":
-        out += ["--conf-file", known.conf_file or hyperparams_file(known.algo)]
+        out += ["--conf-file", known.conf_file or hyperparams_file(algo)]
     return ours, out

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,8 +152,7 @@ def test_options_that_pages_name_exist(page):
     for words in commands_in(page.read_text()):
         files = sources(words)
         known = "".join(path.read_text() for path in [*files, ROOT / "alignsam_sb3" / "datasets" / "options.py"])
-        unknown = [word for word in words if files and word.startswith("--") and f'"{word}"' not in known]
-        assert not [word for word in unknown if word != "--from"], words  # alignsam train --from is the zoo's -i
+        assert not [word for word in words if files and word.startswith("--") and f'"{word}"' not in known], words
 
 
 def test_the_commands_that_pages_name_exist():
@@ -238,6 +238,14 @@ def test_every_kind_of_data_set_and_segmenter_is_in_its_table():
     for page, names in (("datasets", DATASETS), ("segmenters", {*CHECKPOINTS, *SEGMENTERS})):
         text = (ROOT / "docs" / f"{page}.md").read_text()
         assert not [name for name in names if f"`{name}" not in text], page
+
+
+def test_every_extra_is_in_its_table():
+    stated = ConfigParser()
+    stated.read(ROOT / "setup.cfg")
+    rows = [line.split("|")[1] for line in (ROOT / "docs" / "start.md").read_text().splitlines() if line[:1] == "|"]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert set(stated["options.extras_require"]) <= named
 
 
 def test_citation_is_of_this_version():

@@ -26,7 +26,10 @@ def run(policy, out, capsys, *more):
 
 def test_one_table_with_all_players(policy, tmp_path, capsys):
     results, printed = run(policy, tmp_path, capsys)
-    assert list(results["rows"]) == ["random", "centre", "oracle", "agent"]
+    kept, rivals = ["agent, best IoU", "agent, steadiest"], ["nearest exemplar", "small head", "mean training mask"]
+    assert list(results["rows"]) == ["random", "centre", "oracle", "agent", *kept, "GrabCut", *rivals]
+    assert set(results["rivals"]["left_out"]) == {"map alone", "map as mask prompt", "map's peaks", "map's errors"}
+    assert "No row of map alone: the policy has no recalibration module" in printed
     for row in results["rows"].values():
         for metric in ("dice", "iou", "precision", "recall", "mae"):
             assert len(row[metric]) == 3
@@ -40,17 +43,18 @@ def test_one_table_with_all_players(policy, tmp_path, capsys):
 
 
 def test_clicks_and_overlays_are_written(policy, tmp_path, capsys):
-    run(policy, tmp_path, capsys)
+    run(policy, tmp_path, capsys, "--rivals", "small head")
     lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
-    assert len(lines) == 6 * 4
+    assert len(lines) == 6 * 7
+    assert {len(line["point_coords"]) for line in lines if line["player"] == "small head"} == {0}
     assert {len(line["point_coords"]) for line in lines if line["player"] == "centre"} == {1}
     assert {len(line["point_coords"]) for line in lines if line["player"] == "agent"} == {3}
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 6
 
 
 def test_the_same_seed_gives_the_same_numbers(policy, tmp_path, capsys):
-    one, _ = run(policy, tmp_path / "one", capsys)
-    two, _ = run(policy, tmp_path / "two", capsys)
+    one, _ = run(policy, tmp_path / "one", capsys, "--rivals", "GrabCut", "nearest exemplar")
+    two, _ = run(policy, tmp_path / "two", capsys, "--rivals", "GrabCut", "nearest exemplar")
     assert one["rows"] == two["rows"]
     assert (tmp_path / "one" / "clicks.jsonl").read_text() == (tmp_path / "two" / "clicks.jsonl").read_text()
 
@@ -97,14 +101,17 @@ def test_images_seen_in_training_are_refused_or_counted(tmp_path, capsys, make_e
     results, printed = run(path, tmp_path / "yes", capsys, *more, "--allow-seen")
     assert results["seen_in_training"]
     assert "were seen in training" in printed
-    unseen, _ = run(path, tmp_path / "eval", capsys)
+    assert results["rivals"]["labelled_images"] in (6, 7)  # of 12; six of thirteen are judged on
+    unseen, _ = run(path, tmp_path / "eval", capsys, "--rivals", "none")
     assert unseen["seen_in_training"] == []
 
 
 def test_photographs_in_another_data_set(policy, tmp_path, capsys, photographs):
     root = photographs / "coco_permissive"
-    results, _ = run(policy, tmp_path, capsys, "--dataset", f"coco:{root}", "--categories", "person")
+    more = ["--dataset", f"coco:{root}", "--categories", "person", "--rivals", "small head"]
+    results, printed = run(policy, tmp_path, capsys, *more)
     assert results["data"].startswith("coco-eval")
+    assert "No row of small head: no labelled training image shows person" in printed
 
 
 def test_intervals_and_stops():
@@ -132,8 +139,9 @@ def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env
 
     path = tmp_path / "policy.zip"
     SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv([make]), n_steps=4, batch_size=4, seed=0, device="cpu").save(path)
-    results, printed = run(path, tmp_path, capsys)
-    assert list(results["rows"]) == ["random", "CLIP top", "CLIP points", "centre", "oracle", "agent"]
+    results, printed = run(path, tmp_path, capsys, "--rivals", "map alone")
+    before = ["random", "CLIP top", "CLIP points", "centre", "oracle", "agent"]
+    assert list(results["rows"]) == [*before, "agent, best IoU", "agent, steadiest", "map alone"]
     lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
     assert {len(line["point_coords"]) for line in lines if line["player"] == "CLIP top"} == {1}
     points = [line for line in lines if line["player"] == "CLIP points"]

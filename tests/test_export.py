@@ -79,3 +79,13 @@ def test_a_policy_that_does_more_than_click_is_refused(predictor, tmp_path):
     other = SimpleNamespace(segmenter=predictor.segmenter, task=replace(predictor.task, done=True))
     with pytest.raises(ValueError, match="done=True"):
         export_onnx(other, tmp_path)
+
+
+@pytest.mark.slow
+def test_latency_is_measured_in_both(exported, predictor):
+    from alignsam_sb3.export import measure_latency
+
+    *_, torch_row, onnx_row = measure_latency(predictor, exported, 2).splitlines()
+    for name, row in (("torch", torch_row), ("onnxruntime", onnx_row)):
+        said, median, tail = (cell.strip() for cell in row.strip("|").split("|"))
+        assert said == name and 0 < int(median) <= int(tail)

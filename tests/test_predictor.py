@@ -93,6 +93,15 @@ def test_what_it_cannot_do_is_said(explicit, tmp_path):
     assert predict(np.zeros((1, 1, 3), np.uint8), "star").mask.shape == (1, 1)
 
 
+def test_an_option_that_a_later_version_adds_leaves_fingerprints_as_they_are(explicit, monkeypatch):
+    path, own = explicit[2], Task.to_json
+    now = Predictor.load(path, device="cpu").fingerprint
+    monkeypatch.setattr(Task, "to_json", lambda task: {**own(task), "added": 0.0})
+    assert Predictor.load(path, device="cpu").fingerprint == now
+    monkeypatch.setattr(Task, "to_json", lambda task: {**own(task), "max_steps": 2 * own(task)["max_steps"]})
+    assert Predictor.load(path, device="cpu").fingerprint != now
+
+
 def test_the_same_policy_has_the_same_fingerprint_and_another_has_not(explicit, tmp_path):
     *_, path = explicit
     model, _ = saved(tmp_path / "other.zip", "ExplicitMaskablePolicy")

@@ -1,5 +1,6 @@
 """What we repair in the zoo, beside what tests/scripts runs from the command line."""
 
+import gymnasium as gym
 import optuna
 import pytest
 import rl_zoo3.enjoy
@@ -7,7 +8,14 @@ from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.policies import SamMaskablePPO
-from alignsam_sb3.zoo import WARM_START, FairTrialEvalCallback, attach_when_played, with_warm_start
+from alignsam_sb3.zoo import (
+    WARM_START,
+    FairTrialEvalCallback,
+    algorithm_and_task,
+    attach_when_played,
+    with_earlier,
+    with_warm_start,
+)
 
 KWARGS = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 8}, "clip": None, "patches": 6, "device": "cpu"}
 
@@ -50,3 +58,24 @@ def test_the_zoos_enjoy_draws_maps_with_the_policys_own_module(tmp_path, monkeyp
     env = rl_zoo3.enjoy.create_test_env("SamSeg-v0", **made)
     loaded = rl_zoo3.enjoy.ALGOS["ppo_mask"].load(tmp_path / "p.zip", device="cpu")
     assert env.get_attr("recalibration")[0] is loaded.policy.srm
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "clip", "srm", "names"),
+    [
+        ("SamMaskablePPO", "tiny", False, ("ppo_mask", "SamSeg-v0")),
+        ("SamPPO", None, True, ("ppo", "SamSegSrmImplicit-v0")),
+        ("SamMaskablePPO", None, False, ("ppo_mask", "SamSegImplicit-v0")),
+    ],
+)
+def test_a_policy_that_a_training_begins_with_says_which_one(algorithm, clip, srm, names):
+    assert algorithm_and_task({"algorithm": algorithm, "env": {"clip": clip, "srm": srm}}) == names
+    assert names[1] in gym.registry and algorithm_and_task({}) == ("ppo_mask", "SamSeg-v0")
+
+
+def test_what_a_policy_was_trained_on_comes_first_if_it_is_there(tmp_path, capsys):
+    assert (
+        with_earlier({"dataset": "toy:blur", "dataset_kwargs": {"n_images": 3}}, "toy:glass+toy:blur") == "toy:blur+toy:glass"
+    )
+    gone = {"dataset": f"coco:{tmp_path / 'gone'}", "dataset_kwargs": {}}
+    assert with_earlier(gone, "toy:glass") == "toy:glass" and "is not here" in capsys.readouterr().out

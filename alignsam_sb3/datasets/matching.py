@@ -1,8 +1,8 @@
 """Which mask belongs to which photo by name and relative folder; what stays ambiguous is an error."""
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePath
@@ -123,25 +123,34 @@ def _without_affixes(photos: Sequence[File], masks: Sequence[File], left: Sequen
     must be those of photos without them.
     """
     known = {photo.stem for photo in photos}
+    whole = Counter(mask.path.parent for mask in masks)
     groups: dict[Path, list[File]] = defaultdict(list)
     for mask in left:
         groups[mask.path.parent].append(mask)
-    whole = {parent: sum(mask.path.parent == parent for mask in masks) for parent in groups}
     compared = []
     for parent, group in groups.items():
-        stems = [mask.stem for mask in group]
-        affixes = [stems[0].split(name) for name in known if 0 < stems[0].count(name) < 2 and len(group) == whole[parent] > 1]
-        fitting = {
-            (before, after)
-            for before, after in affixes
-            if _letters(before[::-1])
-            and _letters(after)
-            and all(s.startswith(before) and s.endswith(after) and len(s) > len(before + after) for s in stems)
-            and sum(s.removeprefix(before).removesuffix(after) in known for s in stems) > 1
-        }
-        affix = fitting.pop() if len(fitting) == 1 else ("", "")
+        affix = _affix([mask.stem for mask in group], known) if len(group) == whole[parent] > 1 else ("", "")
         compared += [replace(mask, affix=affix) for mask in group]
     return compared
+
+
+def _affix(stems: Sequence[str], known: Collection[str]) -> tuple[str, str]:
+    """What all names have before and behind those that are known; empty texts where that cannot be told.
+
+    >>> _affix(["seg-a_L", "seg-b_L"], {"a", "b"}), _affix(["a_L", "b_R"], {"a", "b"})
+    (('seg-', '_L'), ('', ''))
+    """
+    first = stems[0]
+    parts = [(first[:i], first[j:]) for i, j in combinations(range(len(first) + 1), 2) if first[i:j] in known]
+    fitting = [
+        (before, after)
+        for before, after in parts
+        if _letters(before[::-1])
+        and _letters(after)
+        and all(s.startswith(before) and s.endswith(after) and len(s) > len(before + after) for s in stems)
+        and sum(s.removeprefix(before).removesuffix(after) in known for s in stems) > 1
+    ]
+    return fitting[0] if len(fitting) == 1 else ("", "")
 
 
 def _letters(affix: str) -> bool:

@@ -4,12 +4,13 @@ python -m alignsam_sb3.evaluation --policy X.zip --env SamSeg-v0 --episodes 200 
 
 All players play the same episodes, drawn from the seed on the evaluation split. The agent sees observations only, CLIP points
 the similarity map of the target; the centre click and the oracle look at the truth, and say what the segmenter could do.
+Rivals are fitted on the images that the policy was trained on.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation.absence import presence_of_scores
 from alignsam_sb3.evaluation.players import all_players
-from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_both, play
+from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_both
 from alignsam_sb3.evaluation.report import table, versions, whole_report, write_report, write_targets
+from alignsam_sb3.evaluation.rivals import GRAB_CUT, RIVALS, all_rows, rivals_of
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.policies.archive import PolicyArchive
 from alignsam_sb3.task import Task, merge_options
@@ -49,6 +51,14 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--prompts", type=json.loads, help="phrases for categories, as JSON")
     out.add_argument("--categories", nargs="+", help="names to keep")
     add_dataset_kwargs(out)
+    out.add_argument(
+        "--rivals",
+        nargs="+",
+        default=["all"],
+        choices=[*RIVALS, "all", "none"],
+        metavar="NAME",
+        help=f"rows of what the same labelled images and segmenter give without an agent: {', '.join(RIVALS)}, all or none",
+    )
     out.add_argument("--allow-seen", action="store_true", help="evaluate on images seen in training, and say how many")
     out.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
     return out
@@ -76,6 +86,11 @@ def task_of(args: argparse.Namespace, learned: dict[str, Any]) -> Task:
     return Task.from_kwargs(**merged).for_evaluation()
 
 
+def trained_task(env: str, learned: Mapping[str, Any]) -> Task:
+    """The task that a policy learned, as its file says."""
+    return Task.from_kwargs(**{**(gym.spec(env).kwargs or {}), **learned, "reward": "dice_gain"})
+
+
 def seen_images(batch: ClickBatch, episodes: Sequence[Pair], policy: Path) -> list[str]:
     """Names of the images in some episodes that a policy was trained on, by their pixels."""
     known = PolicyArchive(policy).seen
@@ -88,6 +103,7 @@ def seen_images(batch: ClickBatch, episodes: Sequence[Pair], policy: Path) -> li
 def main(argv: list[str] | None = None) -> None:
     """Evaluate, write the report and print the table."""
     args = parser().parse_args(argv)
+    wanted = [name for name in RIVALS if {name, "all"} & set(args.rivals)]
     recipe = read_recipe(args.policy, args.trust)
     task = task_of(args, dict(recipe["env"]))
     venv = SamSegVecEnv.of(task, min(CHUNK, max(args.episodes, 1)))
@@ -102,13 +118,12 @@ def main(argv: list[str] | None = None) -> None:
             "or pass --allow-seen, and the report will say how many"
         )
     model = load_policy(args.policy, venv, args.trust)
-    players = all_players(model, args.seed, batch)
-    agent = players["agent"]
     taught_on = recipe["env"].get("segmenter", task.segmenter)
-    if taught_on != task.segmenter:
-        players[f"agent (trained on {taught_on})"] = players.pop("agent")
+    named = "agent" if taught_on == task.segmenter else f"agent (trained on {taught_on})"
+    players = {named if name == "agent" else name: p for name, p in all_players(model, args.seed, batch).items()}
     th.manual_seed(args.seed)
-    rows, episodes = {name: play(player, batch, drawn) for name, player in players.items()}, drawn
+    fitted = rivals_of(wanted, task, trained_task(args.env, recipe["env"]), batch, drawn)
+    rows, episodes = all_rows(players, named, fitted.rivals, GRAB_CUT in wanted, batch, drawn), drawn
     distinct = len(set(episodes))
     presence = presence_of_scores(batch, drawn, args.seed) if task.absent else {}
     described = {
@@ -117,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         "data": data,
         "episodes": args.episodes,
         "seen_in_training": seen,
+        "rivals": {"labelled_images": fitted.images, "left_out": dict(fitted.left_out)},
         "seed": args.seed,
         "policy": str(args.policy),
         "command": " ".join(sys.orig_argv) if argv is None else argv,
@@ -126,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     with whole_report(args.out) as folder:
         write_report(folder, rows, episodes, batch, described)
-        write_targets(folder / "targets.png", agent, batch)
+        write_targets(folder / "targets.png", players[named], batch)
     print(f"{args.episodes} episodes ({distinct} distinct) on {data}, seed {args.seed}")
     if seen:
         print(f"{len(seen)} images were seen in training: {', '.join(seen[:10])}")
@@ -134,6 +150,10 @@ def main(argv: list[str] | None = None) -> None:
     print(table(rows))
     if presence:
         print("Whether the target is there, by one number alone: " + ", ".join(f"{k} {v:.3f}" for k, v in presence.items()))
+    if fitted.rivals:
+        print(f"Rivals of the agent were fitted on {fitted.images} images of those that it was trained on")
+    for name, reason in fitted.left_out.items():
+        print(f"No row of {name}: {reason}")
     print(f"Written to {args.out}: results.json, table.md, clicks.jsonl, episodes.png, overlays/ (and targets.png)")
 
 

@@ -10,6 +10,7 @@ from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.shared import Shared
+from alignsam_sb3.evaluation.answers import Answer, Masks, last
 from alignsam_sb3.evaluation.players import Move, Player
 
 CHUNK = 32  # episodes played at a time
@@ -51,22 +52,74 @@ class Row:
 
 def play(player: Player, batch: ClickBatch, episodes: Sequence[Pair]) -> Row:
     """Let a player play episodes, as many at a time as the batch has, with one decoder call per turn."""
+    return play_answers(player, batch, episodes, {"": last})[""]
+
+
+def play_answers(player: Player, batch: ClickBatch, episodes: Sequence[Pair], answers: Mapping[str, Answer]) -> dict[str, Row]:
+    """The same, judged by several rules of which mask is handed out; a row for each of them."""
     turns = batch.task.max_steps
-    scored = ["presence"] * (batch.task.absent > 0) + ["score"] * (batch.scorer is not None)
-    row = Row(len(set(episodes)), {name: np.zeros((len(episodes), turns)) for name in (*metrics.METRICS, *scored)})
+    measured = [*metrics.METRICS, *["presence"] * (batch.task.absent > 0), *["score"] * (batch.scorer is not None)]
+    blank = {name: np.full((len(episodes), turns), np.nan) for name in measured}
+    rows = {name: Row(len(set(episodes)), {m: values.copy() for m, values in blank.items()}) for name in answers}
     for start in range(0, len(episodes), batch.n):
         group = list(episodes[start : start + batch.n])
         batch.reset(np.arange(batch.n), group + group[-1:] * (batch.n - len(group)))  # the last one fills the batch
-        over = np.zeros(batch.n, bool)
+        over, judge = np.zeros(batch.n, bool), _Judge(batch, answers)
         for turn in range(turns):
             moves = player(batch, batch.observe(), turn)
             over |= _move(batch, [None if stopped else move for stopped, move in zip(over, moves, strict=True)])
-            _measure(batch, row, start, len(group), turn)
-        row.image_ids += [batch.info(i)["image_id"] for i in range(len(group))]
-        row.present += (~batch.absent[: len(group)]).tolist()
-        row.clicks += [batch.sessions.clicks(i) for i in range(len(group))]
-        row.masks += batch.sessions.masks(np.arange(len(group)))[: KEPT_MASKS - len(row.masks)]
-    return row
+            judge.hand_out(turn)
+            for name, row in rows.items():
+                for i in range(len(group)):
+                    for metric, value in judge.measure(name, i).items():
+                        row.scores[metric][start + i, turn] = value
+        for name, row in rows.items():
+            row.image_ids += [batch.info(i)["image_id"] for i in range(len(group))]
+            row.present += (~batch.absent[: len(group)]).tolist()
+            row.clicks += [batch.sessions.clicks(i) for i in range(len(group))]
+            row.masks += judge.handed[name][: min(KEPT_MASKS - len(row.masks), len(group))]
+    for row in rows.values():
+        if np.isnan(row.scores.get("score", 0.0)).any():  # of masks that are no answers of the segmenter
+            del row.scores["score"]
+    return rows
+
+
+class _Judge:
+    """What is handed out of a group of episodes, and all its metrics in the images; a mask that stays is measured once.
+
+    :param answers: rules by name
+    """
+
+    def __init__(self, batch: ClickBatch, answers: Mapping[str, Answer]) -> None:
+        self.batch, self.answers = batch, answers
+        self.handed: dict[str, Masks] = {}
+        self._scores: dict[int, float] = {}
+        self._known: dict[int, dict[str, float]] = {}
+
+    def hand_out(self, turn: int) -> None:
+        """Take what every rule hands out after a turn."""
+        masks = self.batch.sessions.masks()
+        if self.batch.scorer is not None:
+            self._scores |= {id(mask): float(score) for mask, score in zip(masks, self.batch.scores, strict=True)}
+        handed = {name: answer(self.batch, masks, turn) for name, answer in self.answers.items()}
+        here = {id(mask) for one in handed.values() for mask in one}
+        self._scores = {key: value for key, value in self._scores.items() if key in here}
+        self._known = {key: value for key, value in self._known.items() if key in here}
+        self.handed = handed  # those before are let go only now: none of the new ones could take an old one's id
+
+    def measure(self, name: str, i: int) -> dict[str, float]:
+        """What the mask is worth that a rule hands out of an episode."""
+        mask = self.handed[name][i]
+        if id(mask) not in self._known:
+            sample, category = self.batch.sample(i), int(self.batch.categories[i])
+            truth, valid = sample.target(category), sample.valid_for(category)
+            found = {name: metric(mask, truth, valid) for name, metric in metrics.METRICS.items()}
+            if self.batch.task.absent:
+                found["presence"] = float(mask.any() != self.batch.absent[i])
+            if id(mask) in self._scores:
+                found["score"] = self._scores[id(mask)]
+            self._known[id(mask)] = found
+        return self._known[id(mask)]
 
 
 def _move(batch: ClickBatch, moves: Sequence[Move]) -> NDArray[np.bool_]:
@@ -79,18 +132,6 @@ def _move(batch: ClickBatch, moves: Sequence[Move]) -> NDArray[np.bool_]:
     step = batch.step(np.array([move if isinstance(move, int) else 0 for move in moves]), acting)
     over: NDArray[np.bool_] = step.over & acting
     return over
-
-
-def _measure(batch: ClickBatch, row: Row, start: int, count: int, turn: int) -> None:
-    """All metrics of the current masks, in their images."""
-    for i, mask in enumerate(batch.sessions.masks(np.arange(count))):
-        sample, category = batch.sample(i), int(batch.categories[i])
-        for name, metric in metrics.METRICS.items():
-            row.scores[name][start + i, turn] = metric(mask, sample.target(category), sample.valid_for(category))
-        if "presence" in row.scores:
-            row.scores["presence"][start + i, turn] = mask.any() != batch.absent[i]
-        if "score" in row.scores:
-            row.scores["score"][start + i, turn] = batch.scores[i]
 
 
 def draw_episodes(images_by_category: Sequence[NDArray[np.int64]], count: int, rng: np.random.Generator) -> list[Pair]:

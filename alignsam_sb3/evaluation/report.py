@@ -22,6 +22,7 @@ from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, 
 WHOLE = ("clicks.jsonl", "table.md", "targets.png", "episodes.png", "overlays", "results.json")
 """What a report consists of; the last is written last, and says that it is whole."""
 SHEET_ROWS = 5  # episodes in episodes.png
+PANELS = 9  # next to each other
 TARGET_ROWS, TARGET_COLUMNS = 4, 3  # images and targets in targets.png
 VERSIONED = ("alignsam_sb3", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "segment_anything", "numpy")
 
@@ -33,7 +34,7 @@ def table(rows: Mapping[str, Row]) -> str:
     head = ["", *measured, *(f"Dice@{k + 1}" for k in range(turns))]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in rows.items():
-        last = [f"{row.mean(m)[-1]:.3f} ± {row.interval(m)[-1]:.3f}" for m in measured]
+        last = [f"{row.mean(m)[-1]:.3f} ± {row.interval(m)[-1]:.3f}" if m in row.scores else "" for m in measured]
         lines.append("| " + " | ".join([name, *last, *(f"{value:.3f}" for value in row.mean("dice"))]) + " |")
     return "\n".join(lines)
 
@@ -81,7 +82,7 @@ def write_report(
         for name, row in rows.items()
     }
     most = next(iter(rows.values())).scores["iou"].shape[1] + 2 * batch.task.initial_pair
-    one_by_one = {name: row for name, row in rows.items() if max(map(len, row.clicks)) <= most}  # not all points at once
+    one_by_one = {name: row for name, row in rows.items() if 1 <= max(map(len, row.clicks)) <= most}  # one click a turn
     clicks_needed = {name: number_of_clicks(row) for name, row in one_by_one.items()}
     lines = [
         {
@@ -113,7 +114,9 @@ def _comparison(i: int, rows: Mapping[str, Row], episode: Pair, batch: ClickBatc
     for name, row in rows.items():
         text = f"{name}: Dice {row.scores['dice'][i, -1]:.3f}"
         panels.append(caption(panel(sample.image, row.masks[i], row.clicks[i], 224), text))
-    return np.concatenate(panels, axis=1)
+    lines = -(-len(panels) // PANELS)
+    each = -(-len(panels) // lines)
+    return stack([np.concatenate(panels[k : k + each], axis=1) for k in range(0, len(panels), each)])
 
 
 def target_pairs(images_by_category: Sequence[NDArray[np.int64]]) -> list[list[Pair]]:

@@ -2,10 +2,10 @@
 
 python scripts/studies/circle.py --out circle
 
-A policy learns from 20 labelled scenes and annotates a folder. Somebody who knows the truth corrects 20 masks: the first of
-the queue, or 20 drawn at random. The policy learns from old and corrected scenes together (``alignsam train --from``), and so
-on. Its Dice is measured on scenes that neither it nor anybody else has seen. Rounds that are done are kept in ``--out``: the
-same command goes on. Writes ``circle.md`` and ``circle.png``.
+A policy learns from 20 labelled scenes and annotates a folder. Somebody who knows the truth corrects 20 masks: the
+first of the queue, or 20 drawn at random. The policy learns from old and corrected scenes together (``alignsam train
+--from``), and so on. Its Dice is measured on scenes that neither it nor anybody else has seen. Rounds that are done
+are kept in ``--out``: the same command goes on. Writes ``circle.md`` and ``circle.png``.
 """
 
 import argparse
@@ -26,7 +26,9 @@ from alignsam_sb3.annotate import Run, annotate_folder
 from alignsam_sb3.annotate.calibrating import judge_dataset
 from alignsam_sb3.annotate.corrections import FOLDER, write_corrections
 from alignsam_sb3.annotate.decisions import Decisions, Key
+from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.datasets import ToyScenes
+from alignsam_sb3.encodings import Mask
 from alignsam_sb3.policies.archive import PolicyArchive
 from alignsam_sb3.predictor import Predictor
 
@@ -108,11 +110,25 @@ class Circle:
         decisions, dices = Decisions(run), []
         for image, category in keys:
             found = next(a for a in run.found(image).annotations if a.category == category)
-            truth = self.scenes[int(Path(image).stem)].target(self.scenes.categories.index(category))
-            decisions.decide(found, "correct", mask=truth)
-            dices.append(2 * (found.mask & truth).sum() / max(found.mask.sum() + truth.sum(), 1))
+            decisions.decide(found, "correct", mask=self.truth(found))
+            dices.append(self.dice(found))
         write_corrections(run)
         return float(np.mean(dices))
+
+    def truth(self, found: Annotation) -> Mask:
+        """What a mask of the folder should be."""
+        return self.scenes[int(Path(found.image_id).stem)].target(self.scenes.categories.index(found.category))
+
+    def dice(self, found: Annotation) -> float:
+        """Of a mask of the folder; 1 where both are empty."""
+        total = found.mask.sum() + self.truth(found).sum()
+        return float(2 * (found.mask & self.truth(found)).sum() / total) if total else 1.0
+
+    def in_folder(self, order: str, k: int, known: set[Key]) -> float:
+        """Mean Dice of all masks of a round's run, those that people have corrected so far counted as right."""
+        run = Run.open(self.folder / f"{order}{k}-run")
+        found = [a for each in run for a in each.annotations]
+        return float(np.mean([1.0 if (a.image_id, a.category) in known else self.dice(a) for a in found]))
 
     def measure(self, folder: Path) -> float:
         """Mean Dice of a policy's masks on unseen scenes, of the categories that are there."""
@@ -152,9 +168,10 @@ def go_on(args: argparse.Namespace) -> list[Record]:
 
 
 def table(done: list[Record], args: argparse.Namespace) -> str:
-    """Mean and range over seeds of the Dice after each round, and the Dice of what was corrected."""
-    lines = ["| corrections | " + " | ".join(f"{o}: Dice, unseen | {o}: Dice of what was corrected" for o in ORDERS) + " |"]
-    lines.append("|" + "---|" * (1 + 2 * len(ORDERS)))
+    """Means over seeds after each round, with the range of the Dice on unseen scenes."""
+    told = ("Dice, unseen", "of what was corrected", "of the folder, with corrections")
+    lines = ["| corrections | " + " | ".join(f"{order}: {name}" for order in ORDERS for name in told) + " |"]
+    lines.append("|" + "---|" * (1 + len(told) * len(ORDERS)))
     for k in range(args.rounds + 1):
         cells = []
         for order in ORDERS:
@@ -162,8 +179,16 @@ def table(done: list[Record], args: argparse.Namespace) -> str:
             dices = [r["dice"] for r in mine]
             cells.append(f"{np.mean(dices):.3f} ({min(dices):.3f} to {max(dices):.3f})")
             cells.append(f"{np.mean([r['corrected'] for r in mine]):.3f}" if k else "")
+            folders = [Circle(args, r["seed"]).in_folder(order, k, keys_until(done, r)) for r in mine if k]
+            cells.append(f"{np.mean(folders):.3f}" if k else "")
         lines.append(f"| {k * args.corrections} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def keys_until(done: list[Record], record: Record) -> set[Key]:
+    """What was corrected up to a round of a seed and an order, that round included."""
+    mine = [r for r in done if (r["seed"], r["order"]) == (record["seed"], record["order"])]
+    return {(image, category) for r in mine if r["round"] <= record["round"] for image, category in r["keys"]}
 
 
 def draw(done: list[Record], args: argparse.Namespace, path: Path) -> None:
@@ -176,7 +201,8 @@ def draw(done: list[Record], args: argparse.Namespace, path: Path) -> None:
             axes.plot(places, dices, color=colour, linewidth=0.8, alpha=0.5)
         name = "first of the queue" if order == "queue" else "at random"
         axes.plot(places, np.mean(seeds, 0), color=colour, linewidth=2.2, marker="o", label=name)
-    axes.set(xlabel="corrected masks", ylabel="mean Dice, unseen scenes", title=f"{args.labelled} labelled, then corrections")
+    title = f"{args.labelled} labelled, then corrections"
+    axes.set(xlabel="corrected masks", ylabel="mean Dice, unseen scenes", title=title)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.tight_layout()

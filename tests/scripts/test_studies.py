@@ -60,3 +60,22 @@ def test_nothing_grows(tmp_path):
     for grown in json.loads(out.read_text()).values():
         assert abs(grown["open files"]) < 100  # in 10^6 steps or 1,000 makes; a leak in each episode would be 200,000
         assert grown["MB"] < 1000
+
+
+@pytest.mark.slow
+def test_the_circle_keeps_the_rounds_that_are_done(tmp_path):
+    few = ["--seeds", 1, "--rounds", 1, "--labelled", 10, "--photos", 12, "--unseen", 6, "--corrections", 6]
+    words = ["scripts/studies/circle.py", *few, "--steps-first", 32, "--steps", 32, "-n", 512, "--out", tmp_path]
+    first = command(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = first.communicate()
+    assert not first.returncode, said[-2000:]
+    kept = (tmp_path / "rounds.jsonl").read_text()
+    rounds = [json.loads(line) for line in kept.splitlines()]
+    assert [(r["order"], r["round"], len(r["keys"])) for r in rounds] == [
+        ("queue", 0, 0), ("random", 0, 0), ("queue", 1, 6), ("random", 1, 6),
+    ]  # fmt: skip
+    assert rounds[2]["keys"] != rounds[3]["keys"] and all(0 <= r["dice"] <= 1 for r in rounds)
+    table = (tmp_path / "circle.md").read_text()
+    (tmp_path / "circle.md").unlink()
+    assert not command(*words).wait() and (tmp_path / "rounds.jsonl").read_text() == kept
+    assert (tmp_path / "circle.md").read_text() == table and len(table.splitlines()) == 4
