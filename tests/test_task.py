@@ -56,15 +56,18 @@ EVERYTHING = {
     "box": "clip",
     "remove": False,
     "done": True,
+    "absent": 0.0,
     "on_error": "skip",
 }
+ABSENT = {**EVERYTHING, "absent": 0.25, "box": None, "initial_pair": False}  # which do not go together
 
 
-def test_a_task_is_plain_values_and_they_make_it_again():
-    assert {f.name for f in fields(Task)} - EVERYTHING.keys() == {"split", "device", "bank"}  # or this test says too little
-    task = Task.from_kwargs(**EVERYTHING, split="train", device="cpu", bank="host")
+@pytest.mark.parametrize("options", [EVERYTHING, ABSENT], ids=["everything", "absent"])
+def test_a_task_is_plain_values_and_they_make_it_again(options):
+    assert {f.name for f in fields(Task)} - options.keys() == {"split", "device", "bank"}  # or this test says too little
+    task = Task.from_kwargs(**options, split="train", device="cpu", bank="host")
     plain = json.loads(json.dumps(task.to_json()))
-    assert plain == EVERYTHING
+    assert plain == options
     assert Task.from_kwargs(**plain, device="cpu", bank="host") == task
     assert json.loads(json.dumps(Task().to_json())) == Task().to_json()
     assert Task(dataset_kwargs=None, prompts=None) == Task()  # what a hyperparameter file says for nothing
