@@ -369,3 +369,34 @@ def test_an_object_of_coco_that_cannot_be_read_is_no_background(tmp_path, what, 
         assert not judged[20:30, 30:40].any()
         assert judged[35:].all() == (box is not None)
         assert judged[sample.target(0)].all()
+
+
+@pytest.mark.parametrize(
+    ("objects", "each"),
+    [
+        ([1, 1], [1, 1]),  # numbers restart in every class
+        ([0, 1], [1, 1]),  # a class whose objects were not told apart
+        ([(0, 0, 255), (90, 1, 3)], [1, 1]),  # this blue is 255 as a number, and no border as a colour
+        ([(0, 0, 0), (224, 224, 192)], [1, 0]),  # and this is one, which counts neither way
+        ([1, 255], [1, 0]),
+    ],
+)
+def test_what_the_objects_of_voc_do_not_say_is_no_background(tmp_path, objects, each):
+    places = [rows(0), np.roll(rows(4), (12, 30), (0, 1))]
+    photo(tmp_path / "JPEGImages/a.jpg", 0)
+    for folder, values in {"SegmentationClass": (8, 12), "SegmentationObject": objects}.items():
+        image = np.zeros(SIZE + np.shape(values)[1:], np.uint8)
+        for place, value in zip(places, values, strict=True):
+            image[place] = value
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
+    data = load_dataset(f"voc:{tmp_path}", "all", categories=["cat", "dog"] if all(each) else None)
+    sample = data[0]
+    for name, place, count in zip(("cat", "dog"), places, each, strict=True):
+        category = data.categories.index(name) if name in data.categories else None
+        if count:
+            assert np.array_equal(sample.target(category), place)
+            assert sample.valid_for(category) is None
+        else:
+            assert "border in SegmentationObject/" in str(data.skipped)
+            assert category is None or not sample.valid_for(category)[place].any()
