@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_in, printable
+from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_by_stem, printable
 from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.labels import (
@@ -36,9 +36,9 @@ class Voc(LabelledImages):
 
     Where ``SegmentationObject/`` has the image too, each object is an instance; otherwise each class is one, as is what has no
     object there. The class of a pixel is what ``SegmentationClass/`` says: numbers of objects may restart in every class. The
-    border around objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``. Names of classes
-    come from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists of splits,
-    ``folds`` make them.
+    border around objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``.
+    Names of classes come from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists
+    of splits, ``folds`` make them.
 
     :param colours: ``"voc"``: masks that were saved as RGB hold VOC's own colours; without it such masks are refused, unless
         ``labelmap.txt`` names their colours
@@ -69,19 +69,17 @@ class Voc(LabelledImages):
         table = find_table([base, self.root])
         own = LabelTable({name: (k,) for k, name in enumerate(VOC_CLASSES, start=1)}, (0,), (_BORDER,), False, "VOC")
         self._table = own if table is None else table
-        masks = {p.relative_to(labels).with_suffix("").as_posix(): p for p in images_in(labels, self.skipped)}
+        masks = images_by_stem(labels, self.skipped)
         self._refuse_others(masks)
-        photos = {
-            p.relative_to(base / "JPEGImages").with_suffix("").as_posix(): p
-            for p in images_in(base / "JPEGImages", self.skipped)
-        }
+        photos = images_by_stem(base / "JPEGImages", self.skipped)
         names, given = self._listed(base / "ImageSets" / "Segmentation", split, sorted(masks))
         records = []
         for name in names:
-            if name in photos:
-                records.append(Record(printable(name), photos[name], masks.get(name, labels / f"{name}.png")))
+            if name in photos and name in masks:
+                records.append(Record(printable(name), photos[name], masks[name]))
             else:
-                self._skip("images: no photo in JPEGImages/", printable(name))
+                missing = f"mask in {labels.name}/" if name in photos else "photo in JPEGImages/"
+                self._skip(f"images: no {missing}", printable(name))
         return records, given
 
     def _refuse_others(self, masks: dict[str, Path]) -> None:
