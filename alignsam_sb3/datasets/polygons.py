@@ -75,7 +75,7 @@ class PolygonList(LabelledImages):
             except UnknownFileError as error:
                 self._skip(f"images: {error}", name)
                 continue
-            image_id = printable(PurePath(path.relative_to(self.root).parent, name))
+            image_id = printable(path.relative_to(self.root).parent / name)
             first = records.setdefault(image, Record(image_id, image, by_name[name]))
             if first.labels is not by_name[name]:  # the same image by another name: its objects are no background
                 first.labels.extend(by_name[name])

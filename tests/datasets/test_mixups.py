@@ -464,3 +464,11 @@ def test_files_of_one_image_that_state_other_sizes_leave_it_out(tmp_path):
     found, skipped = pairs(f"labelme:{tmp_path}")
     assert list(found) == ["b.json"]
     assert "images: that another file labels with another size" in skipped
+
+
+def test_a_rare_value_that_makes_masks_ambiguous_is_said(tmp_path):
+    for k in range(60):
+        photo(tmp_path / f"images/{k}.png", 0)
+        mask(tmp_path / f"masks/{k}.png", 9, 2 if k == 39 else 1)
+    with pytest.raises(ValueError, match=r"hold the values \[0, 1, 2\]"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
