@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alignsam_sb3.datasets.finding import images_in, printable
+from alignsam_sb3.datasets.finding import images_by_stem, images_in, printable
 from alignsam_sb3.datasets.image_files import opened_image
 from alignsam_sb3.datasets.labelled import LabelledImages, Record, require_folders
 from alignsam_sb3.datasets.labels import read_labels
@@ -31,7 +31,7 @@ class Ade20k(LabelledImages):
         images, labels = self.root / "images", self.root / "annotations"
         layout = "an ADE20K root of the benchmark has images/ and annotations/, each with training/ and validation/"
         require_folders(f"{layout}; the full ADE20K, with *_seg.png beside the images, is ade20k_full:ROOT", images, labels)
-        paths = [path.relative_to(images) for path in images_in(images, self.skipped)]
+        paths = [path.relative_to(images) for path in images_by_stem(images, self.skipped).values()]
         records = [Record(path.stem, images / path, (labels / path).with_suffix(".png")) for path in paths]
         return self._of_split(records, paths, split)
 

@@ -77,6 +77,7 @@ class CocoDataset(LabelledImages):
         held_out = self._held_out(path, own)
         records = []
         taken: dict[Path, str] = {}
+        unclear: set[Path] = set()
         for key in sorted(self._coco.images, key=_order):
             name = self._coco.images[key]["file_name"]
             if key not in self._coco.notes:
@@ -88,7 +89,8 @@ class CocoDataset(LabelledImages):
                 self.skipped.add(f"images: {error}", name)
                 continue
             if taken.setdefault(image, key) != key:
-                self._join(taken[image], key)
+                if not self._joined(taken[image], key):
+                    unclear.add(image)
                 continue
             if image.resolve() in held_out:
                 self.skipped.add(HELD_OUT, name)
@@ -96,19 +98,24 @@ class CocoDataset(LabelledImages):
             if not image.as_posix().endswith(name):
                 self._note("file names: found by their end within the data set's folder")
             records.append(Record(name, image, key))
+        records = [record for record in records if record.image not in unclear]
         if self._images is None and not given:
             return self._of_split(records, [PurePath(r.image.relative_to(self.root)) for r in records], split)
         return records, given
 
-    def _join(self, first: str, other: str) -> None:
-        """Take over what another entry of the same file says, so that its objects are no background."""
+    def _joined(self, first: str, other: str) -> bool:
+        """Take over what another entry of the same file says, so that its objects are no background.
+
+        :return: False, and counted, where the two cannot be taken together: neither then says all that the image shows
+        """
         one, two = (self._coco.images[key] for key in (first, other))
-        same = all(one.get(key) == two.get(key) for key in ("file_name", "height", "width"))
-        if not same or self._coco.panoptic:
-            self.skipped.add("images: a file that several entries name", two["file_name"])
-            return
+        same = all(one.get(key) == two.get(key) for key in ("height", "width"))
+        if not same or PurePath(one["file_name"]) != PurePath(two["file_name"]) or self._coco.panoptic:
+            self.skipped.add("images: a file that several entries name, each in its own way", two["file_name"])
+            return False
         self._note("annotations of several entries of one image taken together")
         self._coco.notes[first] = [*self._coco.notes[first], *self._coco.notes[other]]
+        return True
 
     def _held_out(self, path: Path, own: str | None) -> set[Path]:
         """The images that the file for evaluation names, where this one is for training."""

@@ -71,6 +71,16 @@ def images_in(folder: Path, skipped: Skipped | None = None) -> list[Path]:
     return files_in(folder, IMAGE_SUFFIXES, skipped)
 
 
+def images_by_stem(folder: Path, skipped: Skipped) -> dict[str, Path]:
+    """Image files by their path below a folder without its ending; those that share one are left out, and counted."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in images_in(folder, skipped):
+        found[path.relative_to(folder).with_suffix("").as_posix()].append(path)
+    for path in (path for paths in found.values() if len(paths) > 1 for path in paths):
+        skipped.add("files: several have one name, and it cannot be told which is meant", printable(path.relative_to(folder)))
+    return {stem: paths[0] for stem, paths in found.items() if len(paths) == 1}
+
+
 def printable(path: Path | str) -> str:
     """A file's name as text that can be written anywhere, also where it is not UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()

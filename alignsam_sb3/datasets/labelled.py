@@ -235,8 +235,9 @@ class LabelledImages(ABC):
         found = Counter(name for names in self._shown for name in names)
         empty = [name for name in self._names if not found[name]]
         if not self._records or (asked and empty):
+            some = ", ".join(empty[:5]) + f" and {len(empty) - 5} more" * (len(empty) > 5)
             raise ValueError(
-                f"{self.root}, split {self.split!r}: no usable image of {', '.join(empty) or 'anything'}: of {self._found} "
+                f"{self.root}, split {self.split!r}: no usable image of {some or 'anything'}: of {self._found} "
                 f"images found {len(self._records)} are usable. Left out: {self.skipped}. Objects under {self.min_area:.1%} "
                 "of the image are no targets: lower min_area. `python -m alignsam_sb3.datasets describe` says what is there"
             )

@@ -48,6 +48,7 @@ class LabelMe(LabelledImages):
             raise FileNotFoundError(f"no LabelMe .json files in {self.root}. Left out: {self.skipped}")
         files = NamedFiles(self.root, [], [self._said(path, content) for path, content in contents.items()])
         records: dict[tuple[Path, str | None], Record] = {}
+        unclear: set[tuple[Path, str | None]] = set()
         known: dict[str, None] = {}
         for path, content in contents.items():
             known |= dict.fromkeys(_label(s) for s in content["shapes"] if _label(s))
@@ -55,9 +56,11 @@ class LabelMe(LabelledImages):
             if image is not None:
                 kept = {key: content.get(key) for key in ("imageHeight", "imageWidth", "shapes")}
                 own = Record(printable(path.relative_to(self.root)), image, kept)
-                first = records.setdefault((image, split_in(path.relative_to(self.root).parts[:-1])), own)
-                if first is not own:
-                    self._join(first, own)
+                key = (image, split_in(path.relative_to(self.root).parts[:-1]))
+                first = records.setdefault(key, own)
+                if first is not own and not self._joined(first, own):
+                    unclear.add(key)
+        records = {key: record for key, record in records.items() if key not in unclear}
         self._all = tuple(sorted(set(known) - {IGNORED, BACKGROUND}))
         order = {printable(path.relative_to(self.root)): path.relative_to(self.root) for path in contents}
         return self._of_split([*records.values()], [order[r.image_id] for r in records.values()], split)
@@ -67,13 +70,17 @@ class LabelMe(LabelledImages):
         name = str(content.get("imagePath"))
         return name if "/" in name or "\\" in name else f"{path.relative_to(self.root).parent.as_posix()}/{name}"
 
-    def _join(self, first: Record, other: Record) -> None:
-        """Take over the shapes of another file of the same image, so that its objects are no background."""
+    def _joined(self, first: Record, other: Record) -> bool:
+        """Take over the shapes of another file of the same image, so that its objects are no background.
+
+        :return: False, and counted, where the two cannot be taken together: neither then says all that the image shows
+        """
         if any(first.labels[key] != other.labels[key] for key in ("imageHeight", "imageWidth")):
-            self._skip("files: of an image that another file labels with another size", other.image_id)
-            return
+            self._skip("images: that another file labels with another size", other.image_id)
+            return False
         self._note("shapes of several files of one image taken together")
         first.labels["shapes"] = [*first.labels["shapes"], *other.labels["shapes"]]
+        return True
 
     def _content(self, path: Path) -> dict[str, Any] | None:
         """What a file holds; None, and counted, if it is none of LabelMe's."""

@@ -11,6 +11,7 @@ from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labels import LabelImage, Labels, read_label_image
 
 SURVEYED = 200  # masks of a folder that are looked at before the rule is fixed; the others must fit it
+_FEW = 8  # values that a message says one by one
 _MANY = 4096  # distinct values of one mask that are counted
 _WHITE = 247  # from here on a flat value is a JPEG's white
 _BLACK = 16  # below, a flat value is a JPEG's black
@@ -146,8 +147,8 @@ def _soft(found: Survey) -> bool:
 def _question(found: Survey, example: Path) -> str:
     values = sorted(found.counts)
     filling = sorted(v for v, n in found.flat.items() if n >= _PLATEAU * found.pixels)
-    if len(values) > len(filling) > 1 and not any(found.kinds):
-        values = filling  # without a JPEG's noise and soft edges
+    if len(values) > max(len(filling), _FEW) and len(filling) > 1 and not any(found.kinds):
+        values = filling  # without a JPEG's noise and soft edges; few are all said: the rarest may be what is asked about
     if any(found.kinds):
         some = ", ".join(f"'...': '#{v:06x}'" for v in values if v)[:120]
         return (
@@ -162,5 +163,5 @@ def _question(found: Survey, example: Path) -> str:
 
 
 def _said(values: list[int], coloured: bool = False) -> str:
-    some = [f"#{v:06x}" if coloured else v for v in values[:8]]
-    return f"{some}" if len(values) <= 8 else f"{str(some)[:-1]}, ... {len(values)} values]"
+    some = [f"#{v:06x}" if coloured else v for v in values[:_FEW]]
+    return f"{some}" if len(values) <= _FEW else f"{str(some)[:-1]}, ... {len(values)} values]"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alignsam_sb3.datasets.finding import images_in
+from alignsam_sb3.datasets.finding import images_by_stem
 from alignsam_sb3.datasets.labelled import LabelledImages, Record, listed, require_folders
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.regions import Annotation, regions
@@ -24,7 +24,7 @@ class OxfordPets(LabelledImages):
     def _find(self, split: str) -> tuple[list[Record], bool]:
         images, trimaps = self.root / "images", self.root / "annotations" / "trimaps"
         require_folders("an Oxford pets root has images/ and annotations/trimaps/", images, trimaps)
-        records = [Record(p.stem, p, trimaps / f"{p.stem}.png") for p in images_in(images, self.skipped)]
+        records = [Record(p.stem, p, trimaps / f"{p.stem}.png") for p in images_by_stem(images, self.skipped).values()]
         lists = {p.stem: listed(p) for p in sorted((self.root / "annotations").glob("*.txt")) if p.stem != "list"}
         found = from_lists(lists, split, self.root) if lists else None
         if found is None:

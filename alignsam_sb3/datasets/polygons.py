@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError
+from alignsam_sb3.datasets.finding import NamedFiles, UnknownFileError, printable
 from alignsam_sb3.datasets.jsons import read_json
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.outlines import draw_polygons
@@ -68,13 +68,18 @@ class PolygonList(LabelledImages):
                 self._skip("objects: entries without image or mask", f"entry {k}")
         files = NamedFiles(self.root, [path.parent / "images", path.parent], by_name)
         own = split_in(path.relative_to(self.root).parts[:-1])
-        records = []
+        records: dict[Path, Record] = {}
         for name in sorted(by_name):
             try:
-                records.append(Record(name, files.find(name, split=own), by_name[name]))
+                image = files.find(name, split=own)
             except UnknownFileError as error:
                 self._skip(f"images: {error}", name)
-        return records
+                continue
+            image_id = printable(path.relative_to(self.root).parent / name)
+            first = records.setdefault(image, Record(image_id, image, by_name[name]))
+            if first.labels is not by_name[name]:  # the same image by another name: its objects are no background
+                first.labels.extend(by_name[name])
+        return [*records.values()]
 
     def _named(self, entry: dict[str, Any]) -> str:
         return str(entry.get("category", self._category))

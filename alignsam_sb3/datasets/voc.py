@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_in, printable
+from alignsam_sb3.datasets.finding import IMAGE_SUFFIXES, images_by_stem, printable
 from alignsam_sb3.datasets.image_files import UnreadableImageError
 from alignsam_sb3.datasets.labelled import LabelledImages, Record
 from alignsam_sb3.datasets.labels import (
@@ -18,7 +18,7 @@ from alignsam_sb3.datasets.labels import (
     voc_colours,
 )
 from alignsam_sb3.datasets.mask_folder import named
-from alignsam_sb3.datasets.regions import Annotation, Mask, stacked
+from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, stacked
 from alignsam_sb3.datasets.splits import HELD_OUT, from_lists
 from alignsam_sb3.names import nearest
 
@@ -34,10 +34,11 @@ _CLASS_FOLDERS = ("SegmentationClassPNG", "SegmentationClass")  # labelme2voc ha
 class Voc(LabelledImages):
     """``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/{train,val,trainval}.txt``.
 
-    Where ``SegmentationObject/`` has the image too, each object is an instance; otherwise each class is one. The border around
-    objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``. Names of classes
-    come from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists of splits,
-    ``folds`` make them.
+    Where ``SegmentationObject/`` has the image too, each object is an instance; otherwise each class is one, as is what has no
+    object there. The class of a pixel is what ``SegmentationClass/`` says: numbers of objects may restart in every class. The
+    border around objects counts neither way. The root may be ``VOCdevkit``, a folder that holds ``VOC2012``, or a ``.zip``.
+    Names of classes come from ``labelmap.txt`` (CVAT) or ``class_names.txt`` (labelme2voc) where there is one. Without lists
+    of splits, ``folds`` make them.
 
     :param colours: ``"voc"``: masks that were saved as RGB hold VOC's own colours; without it such masks are refused, unless
         ``labelmap.txt`` names their colours
@@ -68,19 +69,17 @@ class Voc(LabelledImages):
         table = find_table([base, self.root])
         own = LabelTable({name: (k,) for k, name in enumerate(VOC_CLASSES, start=1)}, (0,), (_BORDER,), False, "VOC")
         self._table = own if table is None else table
-        masks = {p.relative_to(labels).with_suffix("").as_posix(): p for p in images_in(labels, self.skipped)}
+        masks = images_by_stem(labels, self.skipped)
         self._refuse_others(masks)
-        photos = {
-            p.relative_to(base / "JPEGImages").with_suffix("").as_posix(): p
-            for p in images_in(base / "JPEGImages", self.skipped)
-        }
+        photos = images_by_stem(base / "JPEGImages", self.skipped)
         names, given = self._listed(base / "ImageSets" / "Segmentation", split, sorted(masks))
         records = []
         for name in names:
-            if name in photos:
-                records.append(Record(printable(name), photos[name], masks.get(name, labels / f"{name}.png")))
+            if name in photos and name in masks:
+                records.append(Record(printable(name), photos[name], masks[name]))
             else:
-                self._skip("images: no photo in JPEGImages/", printable(name))
+                missing = f"mask in {labels.name}/" if name in photos else "photo in JPEGImages/"
+                self._skip(f"images: no {missing}", printable(name))
         return records, given
 
     def _refuse_others(self, masks: dict[str, Path]) -> None:
@@ -135,18 +134,20 @@ class Voc(LabelledImages):
         path = _objects_beside(Path(record.labels))
         if path is None:
             return found
-        objects = read_label_image(path, turn=turn).values
+        said = read_label_image(path, turn=turn)
+        objects, border = said.values, _BORDER_COLOUR if said.coloured else _BORDER
         if objects.shape != found.shape:
             raise UnreadableImageError(f"{path}: {objects.shape} where {record.labels} has {found.shape}")
-        masks: list[Mask] = []
-        names = []
-        stack = stacked(found.masks, found.shape)
-        inside = stack.any(0) & ~np.isin(objects, (0, _BORDER, _BORDER_COLOUR))
-        for value in np.unique(objects[inside]).tolist():
-            mask = inside & (objects == value)
-            masks.append(mask)
-            names.append(found.names[int((stack & mask).sum((1, 2)).argmax())])
-        return Annotation(masks, names, found.valid, found.left_out, found.shape)
+        each: list[tuple[int, str, Mask]] = []
+        left_out = [*found.left_out]
+        for name, mask in zip(found.names, stacked(found.masks, found.shape), strict=True):
+            edge = mask & (objects == border)
+            if edge.any():
+                left_out.append(LeftOut(name, edge, f"border in {path.parent.name}/"))
+            # 0 too: of a class whose objects are not told apart, all is one
+            each += [(value, name, mask & (objects == value)) for value in np.unique(objects[mask & ~edge]).tolist()]
+        each.sort(key=lambda one: one[0])
+        return Annotation([mask for *_, mask in each], [name for _, name, _ in each], found.valid, left_out, found.shape)
 
 
 def _name_of(line: str) -> str:

@@ -369,3 +369,106 @@ def test_an_object_of_coco_that_cannot_be_read_is_no_background(tmp_path, what, 
         assert not judged[20:30, 30:40].any()
         assert judged[35:].all() == (box is not None)
         assert judged[sample.target(0)].all()
+
+
+@pytest.mark.parametrize(
+    ("objects", "each"),
+    [
+        ([1, 1], [1, 1]),  # numbers restart in every class
+        ([0, 1], [1, 1]),  # a class whose objects were not told apart
+        ([(0, 0, 255), (90, 1, 3)], [1, 1]),  # this blue is 255 as a number, and no border as a colour
+        ([(0, 0, 0), (224, 224, 192)], [1, 0]),  # and this is one, which counts neither way
+        ([1, 255], [1, 0]),
+    ],
+)
+def test_what_the_objects_of_voc_do_not_say_is_no_background(tmp_path, objects, each):
+    places = [rows(0), np.roll(rows(4), (12, 30), (0, 1))]
+    photo(tmp_path / "JPEGImages/a.jpg", 0)
+    for folder, values in {"SegmentationClass": (8, 12), "SegmentationObject": objects}.items():
+        image = np.zeros(SIZE + np.shape(values)[1:], np.uint8)
+        for place, value in zip(places, values, strict=True):
+            image[place] = value
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
+    data = load_dataset(f"voc:{tmp_path}", "all", categories=["cat", "dog"] if all(each) else None)
+    sample = data[0]
+    for name, place, count in zip(("cat", "dog"), places, each, strict=True):
+        category = data.categories.index(name) if name in data.categories else None
+        if count:
+            assert np.array_equal(sample.target(category), place)
+            assert sample.valid_for(category) is None
+        else:
+            assert "border in SegmentationObject/" in str(data.skipped)
+            assert category is None or not sample.valid_for(category)[place].any()
+
+
+def test_polygons_of_one_image_by_several_names_are_of_one_image(tmp_path):
+    photo(tmp_path / "images/a.png", 0)
+    names = ["a.png", "./a.png", "images/a.png"]
+    entries = [{"image": name, "mask": [np.ravel(outline(0, x)).tolist()]} for name, x in zip(names, (1, 20, 38), strict=True)]
+    (tmp_path / "annotations.json").write_text(json.dumps(entries))
+    data = load_dataset(f"polygons:{tmp_path}", "all")
+    assert len(data) == 1
+    assert len(data[0].masks) == 3
+
+
+def test_images_of_one_name_in_two_splits_have_ids_of_their_own(tmp_path):
+    for k, split in enumerate(("train", "val")):
+        photo(tmp_path / split / "images/a.png", k)
+        entry = {"image": "a.png", "mask": [np.ravel(outline(k)).tolist()]}
+        (tmp_path / split / "annotations.json").write_text(json.dumps([entry]))
+    found = pairs(f"polygons:{tmp_path}")[0]
+    assert found == {"train/a.png": (0, 1), "val/a.png": (1, 2)}  # a row more: outlines are drawn
+
+
+@pytest.mark.parametrize("kind", ["voc", "voc masks", "ade20k", "oxford_pets"])
+def test_of_photos_or_masks_with_one_name_none_is_taken(tmp_path, kind):
+    images, labels = {
+        "ade20k": ("images/training", "annotations/training"),
+        "oxford_pets": ("images", "annotations/trimaps"),
+    }.get(kind, ("JPEGImages", "SegmentationClass"))
+    for k, name in enumerate("Ab"):
+        photo(tmp_path / f"{images}/{name}.jpg", k)
+        mask(tmp_path / f"{labels}/{name}.png", k, 1)
+    if kind == "voc masks":
+        mask(tmp_path / f"{labels}/A.bmp", 5, 1)
+    else:
+        photo(tmp_path / f"{images}/A.png", 5)
+    names = "".join(f"{k}\t0\t0\t0\t0\tx{k}\n" for k in range(1, 151))
+    (tmp_path / "objectInfo150.txt").write_text(names)
+    found, skipped = pairs(f"{kind.split()[0]}:{tmp_path}")
+    assert found == {"b": (1, 1)}
+    assert len(skipped["files: several have one name, and it cannot be told which is meant"]) == 2
+
+
+@pytest.mark.parametrize(("other", "size", "whole"), [("./a.jpg", 1, True), ("a.jpg", 2, False)])
+def test_entries_of_one_image_are_whole_or_left_out(tmp_path, other, size, whole):
+    """Never an image with the objects of one of them, where those of the other are background."""
+    for k, name in enumerate(["a.jpg", "b.jpg"]):
+        photo(tmp_path / name, k)
+    coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], [0, 1])
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["images"].append({"id": 7, "file_name": other, "height": SIZE[0] * size, "width": SIZE[1] * size})
+    content["annotations"].append({"image_id": 7, "category_id": 1, "segmentation": [np.ravel(outline(4, 33)).tolist()]})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = load_dataset(f"coco:{tmp_path}", "all")
+    assert [len(data[i].masks) for i in range(len(data))] == ([2, 1] if whole else [1])
+    assert ("a file that several entries name" in str(data.skipped)) is not whole
+
+
+def test_files_of_one_image_that_state_other_sizes_leave_it_out(tmp_path):
+    for k, name in enumerate("ab"):
+        photo(tmp_path / f"{name}.jpg", k)
+        labelme(tmp_path / f"{name}.json", k, f"{name}.jpg")
+    labelme(tmp_path / "a_2.json", 4, "a.jpg", imageHeight=SIZE[0] * 2, imageWidth=SIZE[1] * 2)
+    found, skipped = pairs(f"labelme:{tmp_path}")
+    assert list(found) == ["b.json"]
+    assert "images: that another file labels with another size" in skipped
+
+
+def test_a_rare_value_that_makes_masks_ambiguous_is_said(tmp_path):
+    for k in range(60):
+        photo(tmp_path / f"images/{k}.png", 0)
+        mask(tmp_path / f"masks/{k}.png", 9, 2 if k == 39 else 1)
+    with pytest.raises(ValueError, match=r"hold the values \[0, 1, 2\]"):
+        load_dataset(f"mask_folder:{tmp_path}", "all")
