@@ -163,8 +163,9 @@ def by_name(names: Sequence[PurePath], split: str, where: object) -> list[int] |
     if not found:
         have = ", ".join(sorted(filter(None, present)))
         raise FileNotFoundError(
-            f"{where} has a folder {have}/ but none for split {split!r}: folds across it would mix training and evaluation. "
-            f"Make one, or name {have.split(', ')[0]}/ itself as the data set, which is then divided by folds"
+            f"{where} has images in a folder for {have}, and none that can be used for split {split!r}: folds across it "
+            f"would mix training and evaluation. Make one, or name the folder for {have.split(', ')[0]} itself as the data "
+            "set, which is then divided by folds. `alignsam describe` with --split all says what was left out"
         )
     return found
 
