@@ -69,7 +69,7 @@ def test_split_folders_are_used_and_empty_ones_refused(tmp_path):
         (tmp_path / split).mkdir()
     Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tmp_path / "train" / "a.png")
     assert len(load_dataset(f"images:{tmp_path}", "train")) == 1
-    with pytest.raises(FileNotFoundError, match="none for split 'eval'"):
+    with pytest.raises(FileNotFoundError, match="none that can be used for split 'eval'"):
         load_dataset(f"images:{tmp_path}", "eval")
     with pytest.raises(FileNotFoundError, match="no folder of images"):
         load_dataset(f"images:{tmp_path / 'none'}")
@@ -90,5 +90,5 @@ def test_one_split_alone_is_not_folded_into_the_other(tmp_path):
     (tmp_path / "train").mkdir()
     for i in range(10):
         Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tmp_path / "train" / f"{i}.png")
-    with pytest.raises(FileNotFoundError, match="none for split 'eval'"):
+    with pytest.raises(FileNotFoundError, match="none that can be used for split 'eval'"):
         load_dataset(f"images:{tmp_path}", "eval")
