@@ -48,9 +48,9 @@ from alignsam_sb3.zoo_guard import guard, literal, trusting
 FILMS_PER_RUN = 4
 CHECKPOINTS = 10  # of a training, unless --save-freq says otherwise
 OUR_OPTIONS = """Besides the zoo's options, which follow:
-  --dataset SPEC       toy:semantic, toy:saliency, coco:ROOT; several are joined by +
+  --dataset SPEC       toy:semantic, mask_folder:ROOT, coco:ROOT, ... (docs/datasets.md); several are joined by +
   --from POLICY.zip    begin a new training with this policy, on what it was trained on and --dataset together
-  --segmenter SPEC     tiny, vit_b:PATH, vit_l:PATH, vit_h:PATH
+  --segmenter SPEC     tiny (embedded), mobile_sam, vit_b:PATH, ... (docs/segmenters.md)
   --clip SPEC          language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none
   --warm-start STEPS   imitate the oracle for so many steps before PPO; 0: not at all. By default what the file says
   --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
