@@ -136,20 +136,6 @@ def test_annotate_passes_its_options_on(monkeypatch, tmp_path, capsys):
     assert "Review: alignsam review out --policy p.zip" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A policy that has learned nothing, saved as a trained one is."""
-    from alignsam_sb3.envs.vec_env import SamSegVecEnv
-
-    from alignsam_sb3.policies import SamMaskablePPO
-    from alignsam_sb3.task import Task
-
-    task = Task("toy:semantic", dataset_kwargs={"n_images": 12}, max_steps=2, device="cpu")
-    path = tmp_path_factory.mktemp("policy") / "policy.zip"
-    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2).save(path)
-    return path
-
-
 def test_from_a_policy_to_annotated_photos(policy, tmp_path, capsys):
     import json
 

@@ -25,8 +25,9 @@ from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from alignsam_sb3.evaluation.absence import presence_of_scores
+from alignsam_sb3.evaluation.episodes import Pair
 from alignsam_sb3.evaluation.players import all_players
-from alignsam_sb3.evaluation.protocol import CHUNK, Pair, draw_both
+from alignsam_sb3.evaluation.protocol import CHUNK, draw_both
 from alignsam_sb3.evaluation.report import table, versions, whole_report, write_report, write_targets
 from alignsam_sb3.evaluation.rivals import GRAB_CUT, RIVALS, all_rows, rivals_of
 from alignsam_sb3.policies import load_policy, read_recipe

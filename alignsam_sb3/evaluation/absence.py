@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.evaluation.episodes import Pair
 from alignsam_sb3.evaluation.players import clip_points_player
-from alignsam_sb3.evaluation.protocol import Pair, draw_both, play
-from alignsam_sb3.frame import PADDING
+from alignsam_sb3.evaluation.protocol import draw_both, play
+from alignsam_sb3.signals import language_signals
 
 TAUGHT_ON = 400  # training episodes on which a threshold is chosen
 Scores = NDArray[np.float64]
@@ -48,11 +49,10 @@ def _said(batch: ClickBatch, pair: Pair) -> tuple[float, float]:
     """The prior's score of a category, and how far its best place is above the others'."""
     assert batch.shared.language is not None
     row, category = pair
-    said = batch.shared.language.rows([row])
-    cosines = said["cosine_maps"][0].astype(np.float64)
-    best = cosines[:, cosines[category] > PADDING].max(1)
-    others = np.delete(best, category)
-    return float(said["scores"][0, category]), float(best[category] - (others.max() if len(others) else 0.0))
+    said = batch.shared.language[row]
+    cosines = said["cosine_maps"]
+    signals = language_signals(np.zeros(cosines.shape[1:], bool), cosines, said["scores"], category)
+    return signals["clip_score"], signals["map_top_margin"]
 
 
 def _best_threshold(scores: Scores, truth: NDArray[np.bool_]) -> float:

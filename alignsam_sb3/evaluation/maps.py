@@ -1,6 +1,6 @@
 """Maps of where a target is, from a few labelled images and frozen models alone: what rivals of an agent are made of."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.evaluation.episodes import Pair, begun
 
-Pair = tuple[int, int]
-"""Image index and category id."""
 Map = Callable[[ClickBatch], th.Tensor]
 """Of N episodes, where the target is: (N, g, g) over the segmenter's frame, within [-1, 1]. It looks at no truth."""
 
@@ -70,14 +69,6 @@ class Lessons:
         return th.tensor([self.names.index(asked[c]) for c in batch.categories])
 
 
-def played(batch: ClickBatch, pairs: Sequence[Pair]) -> Iterator[int]:
-    """Begin episodes of all pairs, as many at a time as the batch has; how many of them count."""
-    for start in range(0, len(pairs), batch.n):
-        group = list(pairs[start : start + batch.n])
-        batch.reset(np.arange(batch.n), group + group[-1:] * (batch.n - len(group)))
-        yield len(group)
-
-
 def learn(batch: ClickBatch, pairs: Sequence[Pair], seed: int = 0) -> Lessons:
     """Read labelled images once.
 
@@ -89,7 +80,7 @@ def learn(batch: ClickBatch, pairs: Sequence[Pair], seed: int = 0) -> Lessons:
     exemplars = th.zeros(count, channels)
     masks, shown = np.zeros((count, MEAN_SIDE, MEAN_SIDE), np.float32), np.zeros(count)
     cells, truths, categories = [], [], []
-    for n in played(batch, pairs):
+    for n in map(len, begun(batch, pairs)):
         embeddings = batch.sessions.features["embeddings"][:n].cpu().flatten(2).transpose(1, 2)  # (n, cells, C)
         truth = th.from_numpy(np.stack(batch.truth_on_grid()[:n])).flatten(2)  # (n, 2, cells)
         for k, category in enumerate(batch.categories[:n].tolist()):
@@ -165,7 +156,7 @@ def _regression(cells: th.Tensor, lessons: Lessons) -> tuple[th.Tensor, th.Tenso
 def best_thresholds(maps: Mapping[str, Map], batch: ClickBatch, pairs: Sequence[Pair]) -> dict[str, float]:
     """For each map the threshold with which it, as a mask, has the highest mean Dice on labelled images."""
     sums = {name: np.zeros(len(LEVELS)) for name in maps}
-    for n in played(batch, pairs):
+    for n in map(len, begun(batch, pairs)):
         for name, where in maps.items():
             for k, drawn in enumerate(where(batch)[:n]):
                 sample, category = batch.sample(k), int(batch.categories[k])

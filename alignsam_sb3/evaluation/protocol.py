@@ -11,12 +11,11 @@ from alignsam_sb3.clickers import Click
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.shared import Shared
 from alignsam_sb3.evaluation.answers import Answer, Masks, last
+from alignsam_sb3.evaluation.episodes import Pair, begun
 from alignsam_sb3.evaluation.players import Move, Player
 
 CHUNK = 32  # episodes played at a time
 KEPT_MASKS = 12  # episodes whose masks are kept for pictures
-Pair = tuple[int, int]
-"""Image index and category id."""
 
 
 @dataclass
@@ -61,9 +60,7 @@ def play_answers(player: Player, batch: ClickBatch, episodes: Sequence[Pair], an
     measured = [*metrics.METRICS, *["presence"] * (batch.task.absent > 0), *["score"] * (batch.scorer is not None)]
     blank = {name: np.full((len(episodes), turns), np.nan) for name in measured}
     rows = {name: Row(len(set(episodes)), {m: values.copy() for m, values in blank.items()}) for name in answers}
-    for start in range(0, len(episodes), batch.n):
-        group = list(episodes[start : start + batch.n])
-        batch.reset(np.arange(batch.n), group + group[-1:] * (batch.n - len(group)))  # the last one fills the batch
+    for group in begun(batch, episodes):
         over, judge = np.zeros(batch.n, bool), _Judge(batch, answers)
         for turn in range(turns):
             moves = player(batch, batch.observe(), turn)
@@ -72,7 +69,7 @@ def play_answers(player: Player, batch: ClickBatch, episodes: Sequence[Pair], an
             for name, row in rows.items():
                 for i in range(len(group)):
                     for metric, value in judge.measure(name, i).items():
-                        row.scores[metric][start + i, turn] = value
+                        row.scores[metric][group[i], turn] = value
         for name, row in rows.items():
             row.image_ids += [batch.info(i)["image_id"] for i in range(len(group))]
             row.present += (~batch.absent[: len(group)]).tolist()

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.evaluation.episodes import Pair
 from alignsam_sb3.evaluation.players import Player
-from alignsam_sb3.evaluation.protocol import KEPT_MASKS, Pair, Row, number_of_clicks, play
+from alignsam_sb3.evaluation.protocol import KEPT_MASKS, Row, number_of_clicks, play
 from alignsam_sb3.files import write_json, write_text
 from alignsam_sb3.pictures import GREEN, Picture, caption, panel, save_picture, stack
 

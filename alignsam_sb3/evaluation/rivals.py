@@ -17,10 +17,10 @@ from alignsam_sb3.clickers import Click, oracle_click
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.envs.batch import ClickBatch, Observation
 from alignsam_sb3.evaluation.answers import Answer, best_by, grab_cut_answer, in_images, kept_rules, last, thresholded
+from alignsam_sb3.evaluation.episodes import Pair
 from alignsam_sb3.evaluation.maps import (
     Lessons,
     Map,
-    Pair,
     best_thresholds,
     exemplar_map,
     head_map,

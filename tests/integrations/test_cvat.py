@@ -75,20 +75,6 @@ def test_an_unknown_category_is_refused():
         CvatFunction(FakePredictor(), ["lite"])
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A policy that has learned nothing, saved as a trained one is."""
-    from alignsam_sb3.envs.vec_env import SamSegVecEnv
-
-    from alignsam_sb3.policies import SamMaskablePPO
-    from alignsam_sb3.task import Task
-
-    task = Task("toy:semantic", dataset_kwargs={"n_images": 12}, max_steps=2, device="cpu")
-    path = tmp_path_factory.mktemp("policy") / "policy.zip"
-    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2).save(path)
-    return path
-
-
 def test_cvats_own_command_line_loads_a_saved_policy(policy):
     from cvat_sdk.masks import decode_mask
 
