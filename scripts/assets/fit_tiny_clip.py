@@ -7,7 +7,10 @@ python scripts/assets/fit_tiny_clip.py --steps 2200 --seed 1 --init runs/first/t
 Each step draws scenes and statements ("two striped discs", "a red star left of a box", "no ring"). Every statement is true
 or false of every scene. A sigmoid loss teaches that to the class token (SigLIP, arXiv 2303.15343). The same loss teaches the
 places to the tokens of CLIP Surgery's path, with the objects that are meant as truth (as captioned regions do in RegionCLIP,
-arXiv 2112.09106). Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
+arXiv 2112.09106). Two more losses ask what the product asks: the mean cosine over an object names it among all categories,
+and a category's map peaks on such an object.
+
+Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
 """
 
 import argparse
@@ -91,6 +94,23 @@ def coverage(labels: NDArray[np.uint8], meant: list[Thing], grid: int) -> NDArra
     return np.asarray(cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA), np.float32)
 
 
+def objects(
+    views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]], things: list[list[Thing]], grid: int
+) -> tuple[th.Tensor, th.Tensor]:
+    """Where each scene's objects are (B, K, grid²), in shares that sum to one, and their categories (B, K).
+
+    Scenes with fewer objects than others are filled up with the category ``NOTHING``.
+    """
+    most = max(1, *(len(t) for t in things))
+    where, named = np.zeros((len(things), most, grid * grid), np.float32), np.full((len(things), most), NOTHING)
+    for row, ((_, labels), here) in enumerate(zip(views, things, strict=True)):
+        for k, thing in enumerate(here):
+            share = coverage(labels, [thing], grid).ravel()
+            if share.any():  # else it is nothing that this grid can see
+                where[row, k], named[row, k] = share / share.sum(), list(SHAPES).index(thing.category)
+    return th.from_numpy(where), th.from_numpy(named)
+
+
 def attributes(labels: NDArray[np.uint8], things: list[Thing], grid: int) -> NDArray[np.int64]:
     """What to say of each patch (attributes, grid²): of the object that fills it most, ``NOTHING`` in a small one."""
     side = len(labels) // grid
@@ -125,6 +145,7 @@ class Batch:
         self.tokens = words([s.sentence(rng, TEMPLATES) for s in said])
         self.true = th.tensor([[s.holds(t) for s in said] for t in things]).float()
         self.placed = th.tensor([not s.negated for s in said])
+        self.objects, self.categories = objects(views, things, grid)
         self.patches = th.from_numpy(np.stack([attributes(v[1], t, grid) for v, t in zip(views, things, strict=True)]))
         self.words = th.tensor(
             [
@@ -165,6 +186,7 @@ class Helper(nn.Module):
         self.weights[0][ground] = 0.2  # most patches show it, and it is soon known
         self.name = nn.Linear(embed_dim, sum(self.sizes))
         self.scale, self.bias = nn.Parameter(th.tensor(math.log(10.0))), nn.Parameter(th.tensor(-4.0))
+        self.object_scale = nn.Parameter(th.tensor(math.log(20.0)))
 
     def naming_loss(self, features: th.Tensor, said: th.Tensor) -> th.Tensor:
         """Cross entropy of normalised features (M, D) with attributes (len(ATTRIBUTES), M)."""
@@ -174,6 +196,17 @@ class Helper(nn.Module):
             counted = weight[y.clamp(min=0)][y != NOTHING].sum().clamp(min=1)
             losses.append(F.cross_entropy(x, y, weight, ignore_index=NOTHING, reduction="sum") / counted)
         return th.stack(losses).sum()
+
+    def object_loss(self, cosine: th.Tensor, batch: "Batch") -> th.Tensor:
+        """Cross entropy of naming each object by its mean cosine, and of each category's peak lying on such an object.
+
+        :param cosine: (B, grid², C) of patches with the texts of the categories
+        """
+        scaled = self.object_scale.exp() * cosine
+        named = F.cross_entropy((batch.objects @ scaled).flatten(0, 1), batch.categories.flatten(), ignore_index=NOTHING)
+        inside = batch.places[:, : cosine.shape[-1]].flatten(2).transpose(1, 2) > 0.5
+        hit = scaled.masked_fill(~inside, -math.inf).logsumexp(1) - scaled.logsumexp(1)  # log share of a softmax over patches
+        return named - hit[inside.any(1)].mean()
 
     def where(self, cosine: th.Tensor) -> th.Tensor:
         """Logits that a patch shows what a text means."""
@@ -247,7 +280,7 @@ class Fit:
                 with uninterrupted():
                     losses = self.take_step(batch)
                     self.step += 1
-                names = ("presence", "places", "naming")
+                names = ("presence", "places", "naming", "objects")
                 bar.set_postfix({n: f"{x:.3f}" for n, x in zip(names, losses, strict=True)}, refresh=False)
                 bar.update()
                 if self.step % self.args.save_every == 0 or self.step == self.args.steps:
@@ -264,8 +297,8 @@ class Fit:
         rng = np.random.default_rng([self.args.seed, step])
         return Batch(pool, self.words, rng, self.args.batch, self.args.statements, self.config.image_size)
 
-    def take_step(self, batch: Batch) -> tuple[float, float, float]:
-        """One update; the losses of presence, places and names."""
+    def take_step(self, batch: Batch) -> tuple[float, ...]:
+        """One update; the losses of presence, places, names and objects."""
         args = self.args
         self.clip.train()
         with th.autocast("cpu", th.bfloat16, enabled=args.bf16):
@@ -281,7 +314,8 @@ class Fit:
         places = F.binary_cross_entropy_with_logits(where, truth, weight=weight, reduction="sum") / weight.sum()
         named = self.helper.naming_loss(tokens[:, 1:].flatten(0, 1), batch.patches.transpose(0, 1).flatten(1))
         named = named + self.helper.naming_loss(texts, batch.words)
-        loss = presence + args.places * places + args.naming * named
+        meant = self.helper.object_loss(cosine[:, 1:, : len(SHAPES)], batch)
+        loss = presence + args.places * places + args.naming * named + args.objects * meant
         if not math.isfinite(loss.detach()):
             raise FloatingPointError(
                 f"the loss became {loss.detach()} at step {self.step}: lower --lr; the checkpoint is untouched"
@@ -292,7 +326,7 @@ class Fit:
         self.optimizer.step()
         self.schedule.step()
         self.clip.logit_scale.data.clamp_(0, math.log(100))
-        return float(presence.detach()), float(places.detach()), float(named.detach())
+        return tuple(float(x.detach()) for x in (presence, places, named, meant))
 
 
 def main() -> None:
@@ -304,6 +338,7 @@ def main() -> None:
     parser.add_argument("--statements", type=int, default=24, help="statements per step beside one for each category")
     parser.add_argument("--places", type=float, default=4.0, help="weight of the places' loss")
     parser.add_argument("--naming", type=float, default=1.0, help="weight of the attributes' loss")
+    parser.add_argument("--objects", type=float, default=1.0, help="weight of the objects' loss")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")

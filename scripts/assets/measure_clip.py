@@ -1,4 +1,4 @@
-"""Measure what a CLIP knows of a data set: does a category's map peak on such an object, and is presence recognised.
+"""Measure what a CLIP knows of a data set: are objects named rightly, do maps peak on them, is presence recognised.
 
 python scripts/assets/measure_clip.py --clip tiny --dataset toy:semantic --scenes 500
 python scripts/assets/measure_clip.py --clip ViT-B-16-quickgelu:openai --dataset coco:/data/coco --split eval
@@ -7,11 +7,12 @@ python scripts/assets/measure_clip.py --clip ViT-B-16-quickgelu:openai --dataset
 import argparse
 import json
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alignsam_sb3.datasets import SegmentationDataset, load_dataset
+from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
 from alignsam_sb3.semantics import ClipSurgery, load_clip, top_point
 
 
@@ -22,11 +23,26 @@ def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> 
     return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
 
 
+def name_objects(cosines: NDArray[np.float32], sample: Sample, min_area: float = 0.02) -> list[bool]:
+    """Whether the mean cosine over each object is highest for the object's own category.
+
+    :param cosines: (N, g_h, g_w), for each category of the data set
+    :param min_area: leave out smaller objects; share of the image
+    """
+    rightly = []
+    for mask, category in zip(sample.masks, sample.category_ids, strict=True):
+        if mask.mean() >= min_area:
+            share = cv2.resize(mask.astype(np.float32), cosines.shape[:0:-1], interpolation=cv2.INTER_AREA)
+            rightly.append(int((cosines * share).sum((1, 2)).argmax()) == category)
+    return rightly
+
+
 def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) -> dict[str, object]:
     """Peaks on the object and average precision of presence, for each category and over all."""
     names = dataset.categories
     peaks: list[list[bool]] = [[] for _ in names]
     by_cosine: list[bool] = []
+    named: list[bool] = []
     scores, shown = np.zeros((len(dataset), len(names))), np.zeros((len(dataset), len(names)), bool)
     for start in tqdm(range(0, len(dataset), batch), desc="images", mininterval=5):
         samples = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
@@ -39,6 +55,7 @@ def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) ->
                 (x, y), _ = top_point(found.cosines[i, category].cpu().numpy(), sample.size)
                 by_cosine.append(bool(sample.target(int(category))[y, x]))
                 shown[start + i, category] = True
+            named += name_objects(found.cosines[i].cpu().numpy(), sample)
     rows = {
         name: {
             "images": len(peaks[k]),
@@ -53,6 +70,8 @@ def measure(clip: ClipSurgery, dataset: SegmentationDataset, batch: int = 16) ->
     return {
         "peak_on_object": round(float(np.mean([hit for one in peaks for hit in one])), 4),
         "cosine_peak_on_object": round(float(np.mean(by_cosine)), 4),
+        "objects_named_rightly": round(float(np.mean(named)), 4),
+        "objects": len(named),
         "presence_map": round(float(np.mean([row["presence_ap"] for row in rows.values()])), 4),
         "images": len(dataset),
         "categories": rows,
