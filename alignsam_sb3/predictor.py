@@ -1,6 +1,7 @@
 """Predictor: a saved policy with its frozen models, asked for masks of photos. Sessions and a policy; no truth anywhere."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,13 @@ from alignsam_sb3.envs.spaces import picture_side
 from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import load_policy, read_recipe
+from alignsam_sb3.policies.frozen import warn_of_changed_models
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
 from alignsam_sb3.signals import language_signals
 from alignsam_sb3.task import Task
+
+logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 64  # of an image and a category, played together
 IMAGES_AT_ONCE = 16  # encoded together
@@ -87,6 +91,8 @@ class Predictor:
         :raises FileNotFoundError: there is no such file
         :raises ValueError: it is no policy of this package, or does not fit the segmenter
 
+        Where an embedded model has changed since its training, that is said, and a calibration does not count.
+
         >>> predict = Predictor.load("policy.zip")  # doctest: +SKIP
         >>> predict(image, "dog").mask  # doctest: +SKIP
         """
@@ -100,7 +106,12 @@ class Predictor:
         episodes = ClickEpisodes(task, sam, len(categories), 1)
         env = DummyVecEnv([lambda: _Spaces(episodes.observation_space, episodes.actions.n)])
         model = load_policy(path, env, trust)
-        return cls(model, task, categories, sam, hears, recipe, Calibration.read(path))
+        models = {"segmenter": sam.fingerprint, "clip": "" if hears is None else hears.fingerprint}
+        calibration = Calibration.read(path)
+        if warn_of_changed_models(path, recipe, models, task.to_json()) and calibration is not None:
+            logger.warning("%s was calibrated with the former masks: calibrate it again (alignsam calibrate)", path)
+            calibration = None
+        return cls(model, task, categories, sam, hears, recipe, calibration)
 
     @classmethod
     def from_hub(cls, repo: str, revision: str | None = None, **options: Any) -> "Predictor":  # noqa: ANN401

@@ -69,6 +69,11 @@ class SamSegEnv(gym.Env[Arrays, int]):
         return self.shared.dataset.fingerprint
 
     @property
+    def models(self) -> dict[str, str]:
+        """Fingerprints of the frozen models, by role."""
+        return self.shared.models
+
+    @property
     def categories(self) -> list[str]:
         """Names, in the order of ``target_category``."""
         return list(self.shared.dataset.categories)

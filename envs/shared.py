@@ -72,6 +72,12 @@ class Shared:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
         return self
 
+    @property
+    def models(self) -> dict[str, str]:
+        """Fingerprints of the frozen models, by role; empty where there is none."""
+        heard = "" if self.language is None else self.language.fingerprint.rsplit("-", 1)[0]  # without that of the texts
+        return {"segmenter": self.segmenter.fingerprint, "clip": heard}
+
     def _scenes(self, patches: int) -> Scenes:
         """Images and targets for a click grid of so many cells along each axis."""
         side = judging_side(4 * self.segmenter.embedding_shape[1])

@@ -79,6 +79,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             "env": self._from_env("env", "config") or {},
             "trained_on": self._from_env("trained_on", "dataset_fingerprint") or "",
             "categories": self._from_env("categories", "categories") or [],
+            "models": self._from_env("models", "models"),
         }
 
     def _share(self) -> None:

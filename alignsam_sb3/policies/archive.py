@@ -203,6 +203,9 @@ def _check_recipe(recipe: dict[str, Any]) -> None:
     for key, kind in (("algorithm", str), ("policy", str), ("policy_kwargs", dict), ("env", dict), ("not_plain", list)):
         if not isinstance(recipe.get(key), kind):
             raise ValueError(f"{key!r} should be a {kind.__name__}, got {str(recipe.get(key))[:60]!r}")
+    models = recipe.get("models") or {}
+    if not isinstance(models, dict) or not all(isinstance(value, str) for value in models.values()):
+        raise ValueError(f"'models' should hold a fingerprint for each, got {str(models)[:60]!r}")
     _check_plain(recipe, "it")
     _check_numbers(recipe, "")
     _check_plain(recipe["policy_kwargs"], "policy_kwargs", WIDEST, LONGEST)

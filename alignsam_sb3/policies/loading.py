@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.archive import PolicyArchive, check_optimizer, check_weights
+from alignsam_sb3.policies.frozen import warn_of_changed_models
 from alignsam_sb3.policies.plain import hyperparameters, restore_arguments, restore_space, restore_state
 from alignsam_sb3.policies.stages import saved_stages
 
@@ -119,6 +120,10 @@ def set_notes(model: BaseAlgorithm, archive: PolicyArchive) -> None:
     model.__dict__["stages"] = saved_stages(archive)
     if archive.seen is not None:
         model.__dict__["_seen_before"] = archive.seen
+    env = model.get_env()
+    if env is not None and env.has_attr("models") and archive.recipe is not None:
+        models, options = (env.get_attr(name)[0] for name in ("models", "config"))
+        warn_of_changed_models(archive.path, archive.recipe, models, options)
 
 
 def _policy_kwargs(recipe: Mapping[str, Any]) -> dict[str, Any]:
