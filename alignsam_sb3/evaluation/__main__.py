@@ -131,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         "distinct_episodes": distinct,
         "env": {**task.to_json(), "split": "eval"},
         "data": data,
+        "models": batch.shared.models,
         "episodes": args.episodes,
         "seen_in_training": seen,
         "rivals": {"labelled_images": fitted.images, "left_out": dict(fitted.left_out)},

@@ -21,13 +21,14 @@ def over_seeds(values: list[float]) -> tuple[float, float]:
 
 def summarise(results: list[dict[str, Any]]) -> str:
     """A Markdown table of all players: Dice after each click and the other metrics after the last, over the seeds."""
-    tasks = {json.dumps(one["env"], sort_keys=True) for one in results}
-    if len(tasks) > 1:
-        raise SystemExit("the evaluations are of different tasks: " + " | ".join(sorted(tasks)))
+    for what, key in (("tasks", "env"), ("frozen models", "models")):
+        found = {json.dumps(one.get(key), sort_keys=True) for one in results}
+        if len(found) > 1:
+            raise SystemExit(f"the evaluations are of different {what}: " + " | ".join(sorted(found)))
     rows = results[0]["rows"]
     turns = len(rows["agent"]["dice"])
-    head = ["", *(f"Dice@{k + 1}" for k in range(turns)), "IoU", "of the oracle's Dice"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    titles = ["", *(f"Dice@{k + 1}" for k in range(turns)), "IoU", "of the oracle's Dice"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for name in rows:
         cells = [over_seeds([one["rows"][name]["dice"][k] for one in results]) for k in range(turns)]
         cells.append(over_seeds([one["rows"][name]["iou"][-1] for one in results]))
@@ -37,9 +38,11 @@ def summarise(results: list[dict[str, Any]]) -> str:
         mean, half = over_seeds([one["rows"]["agent"]["dice"][-1] - one["rows"][name]["dice"][-1] for one in results])
         lines.append(f"\nagent minus {name}, Dice after the last click: {mean:+.3f} ± {half:.3f}")
     seeds = ", ".join(str(one["seed"]) for one in results)
-    return f"{len(results)} evaluations, seeds {seeds}, {results[0]['episodes']} episodes each; ± 95 % interval\n" + "\n".join(
-        lines
+    models = ", ".join(name for name in results[0].get("models", {}).values() if name) or "not said"
+    head = (
+        f"{len(results)} evaluations, seeds {seeds}, {results[0]['episodes']} episodes each; ± 95 % interval; models {models}"
     )
+    return "\n".join([head, *lines])
 
 
 def main() -> None:
