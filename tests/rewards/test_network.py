@@ -22,6 +22,8 @@ from alignsam_sb3.rewards.network.frame import spoken_in_frame
 from alignsam_sb3.rewards.network.measure import calibration_error, measure, predict_corpus, regret
 from alignsam_sb3.rewards.network.model import soft_metrics
 from alignsam_sb3.semantics import LanguagePrior, load_clip
+from alignsam_sb3.semantics.tiny import ASSET as TINY_CLIP
+from alignsam_sb3.weights import read_embedded, save_embedded
 
 FIT = ["fit", "--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 24}', "--images", "24", "--batch", "8"]
 
@@ -449,3 +451,19 @@ def test_a_fit_with_language_goes_on_and_is_measured(tmp_path, capsys):
     assert tuple(config.texts) == tuple(config.categories)
     main(["measure", "--network", str(again), *common])
     assert "IoU head" in capsys.readouterr().out
+
+
+def test_a_fit_goes_on_with_another_clip(tmp_path):
+    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "16", "--batch", "8"]
+    first, again = tmp_path / "first", tmp_path / "again"
+    main(["fit", *common, "--clip", "tiny", "--steps", "3", "--out", str(first)])
+    config, weights = read_embedded(TINY_CLIP)
+    weights["visual.proj"] += 0.1
+    save_embedded(weights, config, tmp_path / "other.safetensors", {})
+    other = f"tiny:{tmp_path / 'other.safetensors'}"
+    main(["fit", *common, "--init", str(first), "--clip", other, "--steps", "3", "--out", str(again)])
+    before, after = load_scorer(first, "cpu").config, load_scorer(again, "cpu").config
+    assert after.clip == other
+    assert after.language == LanguagePrior(load_clip(other, "cpu"), after.texts).fingerprint != before.language
+    with pytest.raises(ValueError, match="keeps the texts"):
+        main(["fit", *common, "--init", str(first), "--texts", *"abcdefgh", "--out", str(again)])

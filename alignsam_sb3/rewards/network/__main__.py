@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -74,21 +74,20 @@ def fit(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.time()
     start = load_scorer(args.init, args.device) if args.init else None
-    if start and (args.clip or args.texts):
-        raise ValueError(
-            "a fit that starts from --init keeps the CLIP and the texts of that network: leave out --clip and --texts"
-        )
-    clip, texts = (start.config.clip, start.config.texts) if start else (args.clip, tuple(args.texts))
+    if start and args.clip and not start.config.clip:
+        raise ValueError(f"{args.init} was fitted without a CLIP: leave out --clip, or leave out --init")
+    if start and args.texts:
+        raise ValueError("a fit that starts from --init keeps the texts of that network: leave out --texts")
+    clip, texts = (args.clip or start.config.clip, start.config.texts) if start else (args.clip, tuple(args.texts))
     material = Material.open(args, args.segmenter, clip, texts)
     dataset, segmenter = material.dataset, material.segmenter
     size = SIZES["full" if args.full else "quick"]
     steps = args.steps or size["steps"]
     names = start.config.categories if start else dataset.categories
-    config = start.config if start else _config(args, material)
+    config = _kept(start, args, material) if start else _config(args, material)
     th.manual_seed(args.seed)
     network = RewardNetwork(config)
     if start:
-        material.check(start)
         network.load_state_dict(start.network.state_dict())
     key = found_key(dataset, segmenter)
     corpus = _corpus(args.out / "corpus.npz", key, material, args.images or size["images"], args.seed, config.frame)
@@ -129,6 +128,15 @@ def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig
         language=language,
         squash=segmenter.frame.squash,
     )
+
+
+def _kept(start: RewardScorer, args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
+    """What a network goes on with: its own models, or the CLIP that is named beside it."""
+    if not args.clip or material.language is None:
+        material.check(start)
+        return start.config
+    start.check(material.dataset.categories, material.segmenter.fingerprint, start.config.language)
+    return replace(start.config, clip=args.clip, language=material.language.fingerprint)
 
 
 def _origin(args: argparse.Namespace, found: str) -> str:
@@ -229,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     fitter.add_argument(
         "--texts", nargs="+", default=[], help="what to ask that for, one text a category; by default its name"
     )
-    fitter.add_argument("--init", help="a fitted network to start from")
+    fitter.add_argument("--init", help="a fitted network to start from, with its CLIP or the one that --clip names")
     fitter.add_argument("--adversarial", type=Path, nargs="+", default=[], help="folders of masks that policies found")
     fitter.add_argument("--split", default="train")
     fitter.set_defaults(run=fit)
