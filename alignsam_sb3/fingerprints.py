@@ -19,7 +19,7 @@ FORMER = {
     "tiny-f4b8d425302df413": "tiny-83669703a4254a78",
     "clip-a1ceb9a44de8946b": "clip-f21f86678ba13c51",
 }
-"""Fingerprints that versions before 0.2 gave the embedded models, and today's."""
+"""Fingerprints that versions before 0.2 gave their embedded models, and those of the same weights since."""
 
 
 def digest(weights: Mapping[str, th.Tensor], *said: object) -> str:

@@ -20,15 +20,18 @@ import alignsam_sb3
 from alignsam_sb3 import SamMaskablePPO, SamSegVecEnv, Task
 from alignsam_sb3.datasets import DATASETS, load_dataset
 from alignsam_sb3.metrics import METRICS
+from alignsam_sb3.policies.frozen import UNSAID
 from alignsam_sb3.rewards import REWARDS
 from alignsam_sb3.segmenters import SEGMENTERS, load_segmenter
 from alignsam_sb3.segmenters.backbones import BACKBONES
 from alignsam_sb3.segmenters.checkpoints import CHECKPOINTS
+from alignsam_sb3.semantics import load_clip
 from alignsam_sb3.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "alignsam_sb3" / "assets" / "README.md"]
+ASSETS = ROOT / "alignsam_sb3" / "assets" / "README.md"
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ASSETS]
 HOLE = "\0"
 
 
@@ -68,6 +71,18 @@ def test_readme_segments_an_image(policy, monkeypatch):
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_tables_say_which_embedded_models_they_were_measured_with():
+    today = {load_segmenter("tiny", "cpu").fingerprint, load_clip("tiny", "cpu").fingerprint}
+    known = today | set(UNSAID.values())
+    said = re.compile(r"(?:tiny|clip)-[0-9a-f]{16}")
+    named = {"assets" if page == ASSETS else page.name: set(said.findall(page.read_text())) for page in TEXTS}
+    assert all(found <= known for found in named.values())
+    assert named["README.md"] == today  # its table is of what the reader gets
+    assert today <= named["assets"]
+    for page in ("evaluate.md", "ablation.md", "rivals.md", "reward_network.md", "tuning.md", "train.md", "language.md"):
+        assert any(name.startswith("clip-") for name in named[page]), f"{page}: measured with which CLIP?"
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
