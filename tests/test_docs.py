@@ -135,7 +135,7 @@ def commands_in(text):
 def sources(words):
     """The files that say which options a command has."""
     package, studies = ROOT / "alignsam_sb3", ROOT / "scripts" / "studies"
-    zoo = [package / "zoo.py", Path(find_spec("rl_zoo3.train").origin)]
+    zoo = [package / "zoo_options.py", Path(find_spec("rl_zoo3.train").origin)]
     if words[0] == "alignsam":
         own = {"train": zoo, "tune": zoo, "evaluate": [package / "evaluation" / "__main__.py"]}
         return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
