@@ -41,7 +41,7 @@ def labelled_like(
     merged = merge_options({**task, "dataset_kwargs": reading}, {"dataset": spec, "dataset_kwargs": dict(options or {})})
     chosen = {name: of_split(value, "eval") for name, value in (merged.get("dataset_kwargs") or {}).items()}
     found = load_dataset(spec, split or "eval", **chosen)
-    whole = split is None and not own and getattr(found, "kept_apart", 0)
+    whole = split is None and not own and bool(getattr(found, "kept_apart", False))
     return load_dataset(spec, "all", **chosen) if whole else found
 
 
