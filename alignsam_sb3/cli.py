@@ -82,7 +82,7 @@ def _annotate(argv: list[str]) -> None:
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME", help="by default all that the policy knows")
     _add_formats(parser, f"of {', '.join(FORMATS)}")
     parser.add_argument(
-        "--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews"
+        "--accept", type=float, metavar="SHARE", help="at most this share of the masks that nobody reviews may be bad"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")

@@ -60,7 +60,8 @@ class Description:
                 f"{low / 1e6:.2f} to {high / 1e6:.2f} megapixels, median {middle / 1e6:.2f}"
             )
         lines.append(
-            f"counted neither way: {self.unsaid:.1%} of the pixels not annotated, {self.unjudged:.1%} on objects left out"
+            f"pixels that count neither as object nor as background: {self.unsaid:.1%} not annotated, "
+            f"{self.unjudged:.1%} on objects left out"
         )
         return "\n".join([*lines, *self._table(), *self._left_out(), *self._how()])
 
