@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignsam_sb3.arguments import run_folder, saved_policy
 from alignsam_sb3.names import nearest
 from alignsam_sb3.version import __version__
 
@@ -29,53 +30,59 @@ EPILOG = """Begin:
 
 
 POLICY = "a .zip that alignsam train or pull wrote"
+FORMATS = ("coco", "png", "yolo", "label_studio", "cvat")
+"""Of :data:`alignsam_sb3.annotate.formats.FORMATS`; to import these takes seconds."""
 
 
 def _train(argv: list[str]) -> None:
     """Train a policy with RL Zoo; --from POLICY.zip begins with one."""
-    _zoo(argv)
+    _zoo("train", argv)
 
 
 def _tune(argv: list[str]) -> None:
     """Search hyperparameters with RL Zoo and Optuna."""
-    _zoo(["-optimize", *argv])
+    _zoo("tune", ["-optimize", *argv])
 
 
-def _zoo(argv: list[str]) -> None:
+def _zoo(name: str, argv: list[str]) -> None:
+    from alignsam_sb3.zoo_options import translate
+
+    sys.argv = [f"alignsam {name}", *argv]
+    told = translate("train", argv)
     try:
         from alignsam_sb3 import zoo
     except ImportError as error:
         raise ImportError(
             f"training needs more packages ({error.name} is missing): pip install 'alignsam_sb3[zoo]'"
         ) from error
-    sys.argv = ["alignsam", *argv]
-    zoo.main("train")
+    zoo.run("train", *told)
 
 
 def _evaluate(argv: list[str]) -> None:
     """Compare a policy with random clicks, one centre click, CLIP points and the oracle."""
-    importlib.import_module("alignsam_sb3.evaluation.__main__").main(argv)
+    from alignsam_sb3.evaluation_options import read
+
+    told = read(argv, "alignsam evaluate")
+    importlib.import_module("alignsam_sb3.evaluation.__main__").run(told, argv)
 
 
 def _describe(argv: list[str]) -> None:
     """Say what a data set holds."""
-    code = importlib.import_module("alignsam_sb3.datasets.__main__").main(["describe", *argv])
+    code = importlib.import_module("alignsam_sb3.datasets.__main__").main(["describe", *argv], "alignsam")
     if code:
         raise SystemExit(code)
 
 
 def _annotate(argv: list[str]) -> None:
     """Annotate a folder of images; a second call goes on where one was stopped."""
-    from alignsam_sb3.annotate import FORMATS, annotate_folder
-
     parser = _parser("annotate", _annotate)
-    parser.add_argument("folder", type=Path, help="images, also in sub-folders")
+    parser.add_argument("folder", type=_folder, help="images, also in sub-folders")
     parser.add_argument("--out", type=Path, required=True, help="where everything is written")
     _add_policy(parser)
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME", help="by default all that the policy knows")
-    parser.add_argument("--formats", nargs="+", default=["coco"], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
+    _add_formats(parser, f"of {', '.join(FORMATS)}")
     parser.add_argument(
-        "--accept", type=float, metavar="SHARE", help="tolerated share of bad masks among those nobody reviews"
+        "--accept", type=float, metavar="SHARE", help="at most this share of the masks that nobody reviews may be bad"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")
@@ -88,6 +95,8 @@ def _annotate(argv: list[str]) -> None:
         help="play on a Ray cluster; without ADDRESS on all cores or GPUs here",
     )
     args = parser.parse_args(argv)
+    from alignsam_sb3.annotate import annotate_folder
+
     predict = _load(args)
     try:
         with _cluster(args, predict) as play:
@@ -121,25 +130,33 @@ def _cluster(args: argparse.Namespace, predict: "Predictor") -> "AbstractContext
 
 def _calibrate(argv: list[str]) -> None:
     """Learn on labelled images how far masks can be trusted, and put that into the policy's zip."""
-    from alignsam_sb3.annotate import calibrate
-    from alignsam_sb3.calibration import describe
-    from alignsam_sb3.datasets import load_dataset
+    from alignsam_sb3.datasets import require
     from alignsam_sb3.datasets.options import add_dataset_kwargs
-    from alignsam_sb3.policies.archive import PolicyArchive
 
     parser = _parser("calibrate", _calibrate)
     _add_policy(parser)
-    parser.add_argument("--labelled", required=True, metavar="SPEC", help="labelled images that no training saw: coco:ROOT")
-    parser.add_argument("--split", default="eval")
-    add_dataset_kwargs(parser)
+    parser.add_argument(
+        "--labelled",
+        metavar="SPEC",
+        help="labelled images that no training saw: coco:ROOT, mask_folder:ROOT; if not said, the policy's own data set",
+    )
+    parser.add_argument("--split", help="if not said, eval; and all of another folder that has no splits")
+    add_dataset_kwargs(parser, help="options of the data set that differ from the policy's: min_area=0.02 category=crack")
     parser.add_argument("--level", type=float, default=0.9, help="probability with which lower bounds are to hold")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    dataset, seen = load_dataset(args.labelled, args.split, **args.dataset_kwargs), PolicyArchive(args.policy).seen
-    found = calibrate(_load(args), dataset, args.level, args.seed, seen=seen)
+    if args.labelled is not None:
+        require(args.labelled)
+    from alignsam_sb3.annotate import calibrate, labelled_like
+    from alignsam_sb3.calibration import describe
+    from alignsam_sb3.policies import read_recipe
+    from alignsam_sb3.policies.archive import PolicyArchive
+
+    dataset = labelled_like(read_recipe(args.policy)["env"], args.labelled, args.split, args.dataset_kwargs)
+    found = calibrate(_load(args), dataset, args.level, args.seed, seen=PolicyArchive(args.policy).seen)
     found.write(args.policy)
     said = describe(found)
-    print(f"Calibrated on {args.labelled}; on {said['masks']:.0f} masks of images that the fit did not see:")
+    print(f"Calibrated on {len(dataset)} labelled images. On {said['masks']:.0f} masks that the fit did not see:")
     print(f"mean Dice {said['mean Dice']:.3f}, predicted with a mean error of {said['mean error of the score']:.3f}")
     for share in (0.02, 0.05, 0.1):
         threshold = found.accept_from(share)
@@ -149,18 +166,18 @@ def _calibrate(argv: list[str]) -> None:
 
 def _review(argv: list[str]) -> None:
     """Review a run in the browser, the most doubtful mask first."""
-    from alignsam_sb3.annotate import Run, stream
-    from alignsam_sb3.annotate.corrections import write_corrections
-    from alignsam_sb3.annotate.formats import FORMATS, write_formats
-    from alignsam_sb3.annotate.review import Review
-
     parser = _parser("review", _review)
-    parser.add_argument("run", type=Path, help="the --out of alignsam annotate")
+    parser.add_argument("run", type=run_folder, help="the --out of alignsam annotate")
     _add_policy(parser)
     parser.add_argument("--accept", type=float, metavar="SHARE", help="do not ask about the masks that this accepts")
-    parser.add_argument("--formats", nargs="+", default=["coco"], choices=FORMATS, help="written again at the end")
+    _add_formats(parser, "written again at the end")
     _add_server(parser)
     args = parser.parse_args(argv)
+    from alignsam_sb3.annotate import Run, stream
+    from alignsam_sb3.annotate.corrections import write_corrections
+    from alignsam_sb3.annotate.formats import write_formats
+    from alignsam_sb3.annotate.review import Review
+
     run, predict = Run.open(args.run), _load(args)
     if predict.fingerprint != run.identity.policy:
         raise ValueError(
@@ -179,27 +196,26 @@ def _review(argv: list[str]) -> None:
 
 def _play(argv: list[str]) -> None:
     """Upload a photo in the browser, name a target, watch the agent, click."""
-    from alignsam_sb3.annotate.play import Play
-
     parser = _parser("play", _play)
     _add_policy(parser)
     _add_server(parser)
     args = parser.parse_args(argv)
     predict = _load(args)
     from alignsam_sb3.annotate import app
+    from alignsam_sb3.annotate.play import Play
 
     app.serve(app.play_page(Play(predict), predict.categories), args.host, args.port, args.share)
 
 
 def _export(argv: list[str]) -> None:
     """Write policy and segmenter as ONNX."""
-    from alignsam_sb3.export import export_onnx, measure_latency
-
     parser = _parser("export", _export)
     _add_policy(parser)
     parser.add_argument("--onnx", type=Path, required=True, metavar="DIR")
     parser.add_argument("--measure", type=int, metavar="N", help="say how long N photos take there and in torch")
     args = parser.parse_args(argv)
+    from alignsam_sb3.export import export_onnx, measure_latency
+
     predict = _load(args)
     for path in export_onnx(predict, args.onnx):
         print(path)
@@ -209,43 +225,43 @@ def _export(argv: list[str]) -> None:
 
 def _push(argv: list[str]) -> None:
     """Upload a policy to the Hugging Face Hub, nothing of it pickled."""
-    from alignsam_sb3 import hub
-
     parser = _parser("push", _push)
-    parser.add_argument("policy", type=Path)
+    parser.add_argument("policy", type=saved_policy, help=POLICY)
     parser.add_argument("repo", help="user/name")
     parser.add_argument("--evaluation", type=Path, metavar="DIR", help="what alignsam evaluate wrote, for the model card")
     parser.add_argument("--film", type=Path, metavar="GIF", help="for the model card")
     parser.add_argument("--private", action="store_true")
     args = parser.parse_args(argv)
+    from alignsam_sb3 import hub
+
     print(hub.push(args.policy, args.repo, args.evaluation, args.film, args.private))
 
 
 def _pull(argv: list[str]) -> None:
     """Download a policy from the Hugging Face Hub."""
-    from alignsam_sb3 import hub
-
     parser = _parser("pull", _pull)
     parser.add_argument("repo", help="user/name")
     parser.add_argument("--out", type=Path, help="a zip; by default in the cache")
     parser.add_argument("--revision")
     args = parser.parse_args(argv)
+    from alignsam_sb3 import hub
+
     print(hub.pull(args.repo, args.out, args.revision))
 
 
 def _benchmark(argv: list[str]) -> None:
     """Measure on this machine how fast a policy annotates, and with how much memory."""
-    from alignsam_sb3.annotate.benchmark import benchmark, untrained
-
     parser = _parser("benchmark", _benchmark)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--policy", type=Path, help=POLICY)
+    which.add_argument("--policy", type=saved_policy, help=POLICY)
     which.add_argument("--segmenter", metavar="SPEC", help="an untrained policy with this one instead: vit_b:random")
     parser.add_argument("--device", default="auto", help="where the models run")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", default="640x480", help="width x height")
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME")
     args = parser.parse_args(argv)
+    from alignsam_sb3.annotate.benchmark import benchmark, untrained
+
     predict = untrained(args.segmenter, args.device) if args.segmenter else _load(args)
     print(benchmark(predict, args.images, args.size, args.categories))
 
@@ -297,8 +313,25 @@ def _parser(name: str, command: Callable[[list[str]], None]) -> argparse.Argumen
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", type=Path, required=True, help=POLICY)
+    parser.add_argument("--policy", type=saved_policy, required=True, help=POLICY)
     parser.add_argument("--device", default="auto", help="where the models run")
+
+
+def _add_formats(parser: argparse.ArgumentParser, said: str) -> None:
+    parser.add_argument("--formats", nargs="+", default=["coco"], type=_format, metavar="FORMAT", help=said)
+
+
+def _format(text: str) -> str:
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(nearest("format", text, FORMATS))
+    return text
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"no folder of images at {path}")
+    return path
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,12 @@
 """RL Zoo with our algorithms, VecEnv, evaluation split and callbacks, for ``scripts/train.py`` and ``enjoy.py``."""
 
-import argparse
 import importlib
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,33 +34,17 @@ from alignsam_sb3.callbacks import (
     WarmStartCallback,
 )
 from alignsam_sb3.datasets import load_dataset, parts_of
-from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.sam_seg import SamSegEnv
 from alignsam_sb3.envs.vec_env import MaskRefineVecEnv, SamSegVecEnv
-from alignsam_sb3.names import nearest
 from alignsam_sb3.policies import SamMaskablePPO, SamPPO, attach_recalibration, distributed, read_recipe
 from alignsam_sb3.policies.stages import describe_progress
 from alignsam_sb3.task import Task, merge_options
-from alignsam_sb3.zoo_guard import guard, literal, trusting
+from alignsam_sb3.zoo_guard import guard, trusting
+from alignsam_sb3.zoo_options import OurOptions, translate
 
 FILMS_PER_RUN = 4
 CHECKPOINTS = 10  # of a training, unless --save-freq says otherwise
-OUR_OPTIONS = """Besides the zoo's options, which follow:
-  --dataset SPEC       toy:semantic, mask_folder:ROOT, coco:ROOT, ... (docs/datasets.md); several are joined by +
-  --from POLICY.zip    begin a new training with this policy, on what it was trained on and --dataset together
-  --segmenter SPEC     tiny (embedded), mobile_sam, vit_b:PATH, ... (docs/segmenters.md)
-  --clip SPEC          language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none
-  --warm-start STEPS   imitate the oracle for so many steps before PPO; 0: not at all. By default what the file says
-  --reward NAME        dice_gain, shaped, paper, or network: no ground truth is touched
-  --reward-network DIR what `python -m alignsam_sb3.rewards.network fit` wrote; scores are logged whatever the reward
-  --debug-maps         show the mask's probability and the similarity map in the films
-  --categories NAME .. categories of the data set to keep
-  --dataset-kwargs NAME=VALUE ..  options of the data set: folds=2 min_area=0.02
-  --mlflow [URI]       log to MLflow as well
-  --trust              unpickle what would otherwise not be read (policies of other programs, statistics): it can run any code
-Values in --env-kwargs, --eval-env-kwargs and --hyperparams are plain: dataset:'toy:blur' max_steps:3 dataset_kwargs:"{...}"
-"""
 WARM_START = "alignsam_sb3.callbacks.WarmStartCallback"
 PRETRAINING = (RecalibrationCallback, WarmStartCallback)
 """What happens before the first rollout, in this order whatever the file's: an agent is warmed with a taught module."""
@@ -127,41 +110,20 @@ class FairTrialEvalCallback(TrialEvalCallback):
         return super()._on_step()
 
 
-@dataclass(frozen=True)
-class OurOptions:
-    """What our command line adds to the zoo's.
-
-    :param mlflow: tracking URI, None for no MLflow; the empty string leaves the choice to MLflow's own variables
-    :param warm_start: steps of imitation before PPO, None for what the file says
-    :param debug_maps: show the mask's probability and the similarity map in the films
-    :param trust: unpickle what is not written in plain values
-    :param anew: the policy that ``-i`` names begins a new training instead of going on with its own
-    """
-
-    mlflow: str | None = None
-    warm_start: int | None = None
-    debug_maps: bool = False
-    trust: bool = False
-    anew: bool = False
-
-    def __post_init__(self) -> None:
-        if self.warm_start is not None and self.warm_start < 0:
-            raise SystemExit(f"--warm-start takes a number of steps, 0 for none, got {self.warm_start}")
-
-
 class SamExperimentManager(ExperimentManager):
-    """The zoo's manager with four repairs.
+    """The zoo's manager with five repairs.
 
     - ``env_kwargs`` of the command line, and within them ``dataset_kwargs``, are merged into those of the file.
     - The evaluation environment gets the same ones on the evaluation split.
     - Resuming goes on with step count and schedule.
     - Dice, films and MLflow are logged.
+    - A run that fails before it saves anything leaves no folder, and one that ends says which file the policy is.
     """
 
     default_vec_env_cls = SamSegVecEnv
 
-    def __init__(self, *args: Any, ours: "OurOptions", **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
-        self.ours = ours
+    def __init__(self, *args: Any, ours: OurOptions, **kwargs: Any) -> None:  # noqa: ANN401 (the zoo's)
+        self.ours, self._made_folder = ours, False
         super().__init__(*args, **kwargs)
         if not self._places_clicks:
             refines = self.env_name.gym_id == "MaskRefine-v0"
@@ -199,11 +161,26 @@ class SamExperimentManager(ExperimentManager):
         more = trusting(algorithm, self.trained_agent, ours, self.ours.trust)
         return super()._load_pretrained_agent({**hyperparams, **more}, env)
 
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        with self._nothing_left_empty():
+            return super().setup_experiment()
+
     def create_log_folder(self) -> None:
         if (
             not self.optimize_hyperparameters and not distributed.rank()
         ):  # an empty run folder would be taken for the latest run
+            self._made_folder = not Path(self.save_path).exists()
             super().create_log_folder()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _nothing_left_empty(self) -> Iterator[None]:
+        """Remove the run's folder, if this process made it, where something fails before anything is saved."""
+        try:
+            yield
+        except BaseException:
+            if self._made_folder and not any(Path(self.save_path).glob("*.zip")):
+                rmtree(self.save_path, ignore_errors=True)
+            raise
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         venv = super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters or bool(distributed.rank()))
@@ -253,6 +230,10 @@ class SamExperimentManager(ExperimentManager):
         return filmed
 
     def learn(self, model: BaseAlgorithm) -> None:
+        with self._nothing_left_empty():
+            self._learn(model)
+
+    def _learn(self, model: BaseAlgorithm) -> None:
         """Learn, or go on learning: the count and the schedules continue, and other episodes are drawn."""
         steps = self.n_timesteps // distributed.world()
         goes_on = self.continue_training and not self.ours.anew
@@ -295,8 +276,14 @@ class SamExperimentManager(ExperimentManager):
         print(f"{said}, and no {policy.name} was saved beside it: it is saved as it is. For more ask with -n")
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        if not distributed.rank():
-            super().save_trained_model(model)
+        if distributed.rank():
+            return
+        super().save_trained_model(model)
+        policy = f"{self.save_path}/{self.env_name}.zip"
+        print(f"Policy: {policy}")
+        if self._places_clicks and self.algo in OUR_ALGORITHMS:
+            print(f"Evaluate it: alignsam evaluate --policy {policy}")
+            print(f"Annotate with it: alignsam annotate PHOTOS --policy {policy} --out DIR")
 
 
 def install(ours: OurOptions) -> None:
@@ -312,22 +299,13 @@ def install(ours: OurOptions) -> None:
     rl_zoo3.enjoy.ExperimentManager = SamExperimentManager  # type: ignore[attr-defined, assignment]
 
 
-def hyperparams_file(algorithm: str) -> str:
-    """The file of ``hyperparams/`` that the zoo reads for an algorithm.
-
-    :raises SystemExit: there is none
-    """
-    found = {Path(str(file)).stem: str(file) for file in files("alignsam_sb3.hyperparams").iterdir() if file.name[:1] != "_"}
-    if algorithm not in found:
-        raise SystemExit(f"{nearest('algorithm', algorithm, found)}. Others need a --conf-file of yours")
-    return found[algorithm]
-
-
 def main(script: str) -> None:
-    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(OUR_OPTIONS)
-    ours, argv = _translate(script, sys.argv[1:])
+    """Run a script of the zoo (``"train"`` or ``"enjoy"``) with our defaults, as the command line says."""
+    run(script, *translate(script, sys.argv[1:]))
+
+
+def run(script: str, ours: OurOptions, argv: list[str]) -> None:
+    """Run a script of the zoo with options that :func:`~alignsam_sb3.zoo_options.translate` read."""
     install(ours)
     device = distributed.join()
     sys.argv = [sys.argv[0], *argv, *(["--device", device] if device and "--device" not in argv else [])]
@@ -381,79 +359,3 @@ def attach_when_played(trust: bool) -> None:
     rl_zoo3.enjoy.create_test_env = create_and_keep  # type: ignore[attr-defined]
     loaders = {name: loader(algorithm) for name, algorithm in {**ALGOS, **OUR_ALGORITHMS}.items()}
     rl_zoo3.enjoy.ALGOS = loaders  # type: ignore[attr-defined, assignment]
-
-
-def algorithm_and_task(recipe: Mapping[str, Any]) -> tuple[str, str]:
-    """The zoo's names of the algorithm and the task of a policy; the default ones of an empty recipe.
-
-    >>> algorithm_and_task({"algorithm": "SamPPO", "env": {"clip": None, "srm": False}})
-    ('ppo', 'SamSegImplicit-v0')
-    """
-    task = recipe.get("env", {})
-    kind = ("Srm" if task.get("srm") else "") + ("Implicit" if task.get("clip", "tiny") is None else "")
-    return "ppo" if recipe.get("algorithm") == "SamPPO" else "ppo_mask", f"SamSeg{kind}-v0"
-
-
-def existing(policy: str) -> str:
-    """The path of a policy's zip.
-
-    :raises argparse.ArgumentTypeError: there is none
-    """
-    if not (policy.endswith(".zip") and Path(policy).is_file()):
-        raise argparse.ArgumentTypeError(f"no policy at {policy}: give a .zip that `alignsam train` or `alignsam pull` wrote")
-    return policy
-
-
-def _translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
-    """Our own options, and the zoo's with ours turned into ``--env-kwargs`` and our hyperparameters named."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--algo", default=None)
-    parser.add_argument("--env", default=None)
-    parser.add_argument("--conf-file", "-conf", "--conf", default=None)
-    parser.add_argument("--dataset", default=None)
-    parser.add_argument("--segmenter", default=None)
-    parser.add_argument("--clip", default=None)
-    parser.add_argument("--reward", default=None)
-    parser.add_argument("--reward-network", default=None)
-    parser.add_argument("--warm-start", type=int, default=None)
-    parser.add_argument("-n", "--n-timesteps", type=int, default=None)
-    parser.add_argument("--debug-maps", action="store_true")
-    parser.add_argument("--categories", nargs="+", default=None)
-    add_dataset_kwargs(parser)
-    parser.add_argument("--mlflow", nargs="?", const="", default=None)
-    parser.add_argument("--trust", action="store_true")
-    parser.add_argument("--from", dest="start", type=existing, default=None)
-    parser.add_argument("--env-kwargs", nargs="+", default=[], type=literal)
-    parser.add_argument("--eval-env-kwargs", nargs="+", default=[], type=literal)
-    parser.add_argument("-params", "--hyperparams", nargs="+", default=[], type=literal)
-    known, rest = parser.parse_known_args(argv)
-    if known.n_timesteps is not None and known.n_timesteps < 1 and known.n_timesteps != -1:
-        raise SystemExit(f"-n takes a number of steps, -1 for what the file says, got {known.n_timesteps}")
-    rest += [] if known.n_timesteps is None else ["-n", str(known.n_timesteps)]
-    rest += [] if known.start is None else ["-i", known.start]
-    ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust, known.start is not None)
-    options = {key: getattr(known, key) for key in ("dataset", "segmenter", "reward", "reward_network")}
-    kwargs = [f"{key}:{value!r}" for key, value in options.items() if value is not None]
-    if known.clip is not None:
-        kwargs.append(f"clip:{None if known.clip == 'none' else known.clip!r}")
-    data = {**known.dataset_kwargs, **({"categories": known.categories} if known.categories else {})}
-    if data and any(entry.startswith("dataset_kwargs:") for entry in known.env_kwargs):
-        raise SystemExit("--categories and --dataset-kwargs are short for dataset_kwargs:{...}: give one or the other")
-    if data:
-        kwargs.append(f"dataset_kwargs:{data!r}")
-    kwargs += known.env_kwargs
-    if script == "enjoy":
-        kwargs = ["split:'eval'", *kwargs]
-        rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
-    algo, env = algorithm_and_task({} if known.start is None else read_recipe(known.start))
-    algo, env = known.algo or algo, known.env or env
-    out = ["--algo", algo, "--env", env, *rest]
-    for option, values in (
-        ("--env-kwargs", kwargs),
-        ("--eval-env-kwargs", known.eval_env_kwargs),
-        ("--hyperparams", known.hyperparams),
-    ):
-        out += [option, *values] if values else []
-    if script == "train":
-        out += ["--conf-file", known.conf_file or hyperparams_file(algo)]
-    return ours, out

@@ -6,7 +6,6 @@ here all of these are read as plain values.
 """
 
 import argparse
-import ast
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,25 +17,11 @@ import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from alignsam_sb3.arguments import literal
+
 _OURS = ("alignsam_sb3.", "gymnasium.", "stable_baselines3.", "sb3_contrib.", "rl_zoo3.")
 _NAMES = ("env_wrapper", "vec_env_wrapper")
 _TRUST = "If you trust its origin, add --trust, and whatever it brings is run"
-
-
-def literal(text: str) -> str:
-    """``KEY:VALUE`` with the value as Python writes it: a number, a text in quotes, a list, a dict, True, False or None.
-
-    :raises argparse.ArgumentTypeError: the value is anything else, which the zoo would evaluate
-    """
-    key, colon, value = text.partition(":")
-    try:
-        return f"{key}:{ast.literal_eval(value.strip())!r}"
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        given = f"{key}:{value!r}" if colon else f"{text}:..."
-        raise argparse.ArgumentTypeError(
-            f"{text[:200]!r} is no KEY:VALUE with a plain value (a number, a text in quotes, a list, a dict, True, False or "
-            f"None; nothing is evaluated): write {given[:200]}"
-        ) from None
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -1,5 +1,6 @@
 """The command ``alignsam``: what it says to newcomers, and that each word calls what it should."""
 
+import argparse
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -38,7 +39,7 @@ def test_an_unknown_word_names_the_nearest(capsys):
     assert "did you mean 'annotate'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("train", "tune", "evaluate", "describe")])
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([name, "--help"])
@@ -48,18 +49,101 @@ def test_every_command_has_help(name, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["annotate", "nowhere", "--policy", "none.zip", "--out", "out"], "no policy at none.zip"),
-        (["review", "nowhere", "--policy", "none.zip"], "no run in nowhere"),
+        (["annotate", ".", "--policy", "none.zip", "--out", "out"], "no policy at none.zip"),
+        (["annotate", "nowhere", "--policy", "empty", "--out", "out"], "no folder of images at nowhere"),
+        (["review", "nowhere", "--policy", "none.zip"], "no run in nowhere: make one with `alignsam annotate"),
         (["push", "none.zip", "me/dogs"], "no policy at none.zip"),
-        (["pull", "dogs"], "user/name"),
-        (["calibrate", "--policy", "none.zip", "--labelled", "cocoo:x"], "did you mean 'coco'"),
+        (["evaluate", "--policy", "none"], "no policy at none.zip"),
+        (["evaluate", "--policy", "empty", "--dataset", "mask_folder:nowhere"], "nothing at nowhere for a mask_folder"),
+        (["calibrate", "--policy", "empty", "--labelled", "cocoo:x"], "did you mean 'coco'"),
+        (["train", "--from", "none.zip"], "no policy at none.zip"),
+        (["train", "--dataset", "toy:blurr"], "did you mean 'blur'"),
+        (["train", "--dataset", "toy:blur+mask_folder:nowhere"], "nothing at nowhere for a mask_folder"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(words, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.zip").touch()
     assert cli.main(words) == 1
     error = capsys.readouterr().err
     assert said in error and error.startswith(f"alignsam {words[0]}: ") and error.count("\n") == 1
+
+
+def test_a_name_on_the_hub_has_two_parts(capsys):
+    assert cli.main(["pull", "dogs"]) == 1 and "user/name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--datset", "x"], "did you mean --dataset?"),
+        (["train", "--env", "SamSegImplicit"], "did you mean 'SamSegImplicit-v0'?"),
+        (["tune", "--n-trials", "many"], "invalid int value: 'many'"),
+        (["train", "--from", "photo.png"], "photo.png should end in .zip"),
+        (["annotate", ".", "--policy", "photo.png", "--out", "o", "--formats", "coca"], "did you mean 'coco'?"),
+    ],
+)
+def test_what_is_typed_wrong_is_said_with_the_command_that_was_typed(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and said in error and error.startswith(f"usage: alignsam {words[0]} ")
+
+
+TYPED = [
+    *([name, "--help"] for name in cli.COMMANDS),
+    ["train", "--nope"],
+    ["train", "--dataset", "cocoo:x"],
+    ["train", "--env", "SamSeg-v9"],
+    ["train", "-i", "none.zip"],
+    ["describe", "mask_folder:nowhere"],
+    ["evaluate", "--policy", "none.zip"],
+    ["annotate", "nowhere", "--policy", "none.zip", "--out", "o"],
+    ["calibrate", "--policy", "none.zip"],
+    ["review", "nowhere", "--policy", "none.zip"],
+]
+
+
+def test_help_and_what_is_typed_wrong_wait_for_no_heavy_import(tmp_path):
+    """Torch and the zoo take seconds to import."""
+    code = f"""
+import sys
+from alignsam_sb3 import cli
+for words in {TYPED!r}:
+    try:
+        cli.main(words)
+    except SystemExit:
+        pass
+    found = [name for name in ("torch", "scipy", "open_clip", "stable_baselines3", "rl_zoo3") if name in sys.modules]
+    assert not found, (words, found)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_names_that_command_lines_know_are_those_of_the_package():
+    from alignsam_sb3 import evaluation, evaluation_options
+    from alignsam_sb3.annotate import FORMATS
+
+    assert tuple(FORMATS) == cli.FORMATS
+    assert evaluation.RIVALS == evaluation_options.RIVALS
+
+
+def test_options_for_training_are_those_of_the_zoo(monkeypatch):
+    train = pytest.importorskip("rl_zoo3.train")
+    from alignsam_sb3 import zoo_options
+
+    def stop(parser, *args):
+        raise StopIteration({name for action in parser._actions for name in action.option_strings})
+
+    ours = set(zoo_options._parser(add_help=True)._option_string_actions)
+    ours |= {name for names, _ in zoo_options.ZOO_OPTIONS for name in names}
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(StopIteration) as stopped:
+        train.train()
+    assert stopped.value.value <= ours
 
 
 def test_debug_shows_where_it_was_raised():
@@ -70,10 +154,14 @@ def test_debug_shows_where_it_was_raised():
 def test_training_and_tuning_are_the_zoos(monkeypatch):
     zoo = pytest.importorskip("alignsam_sb3.zoo")
     seen = []
-    monkeypatch.setattr(zoo, "main", lambda *args: seen.append(sys.argv[1:]))
-    cli.main(["train", "--dataset", "coco:corrections", "--from", "policy.zip", "-n", "100"])
+    monkeypatch.setattr(zoo, "run", lambda script, ours, argv: seen.append((script, " ".join(argv))))
+    cli.main(["train", "--dataset", "toy:blur", "-n", "100", "--seed", "3"])
     cli.main(["tune", "--n-trials", "3"])
-    assert seen == [["--dataset", "coco:corrections", "--from", "policy.zip", "-n", "100"], ["-optimize", "--n-trials", "3"]]
+    (script, train), (_, tune) = seen
+    assert script == "train" and train.startswith(
+        "--algo ppo_mask --env SamSeg-v0 --seed 3 -n 100 --env-kwargs dataset:'toy:b"
+    )
+    assert " -optimize --n-trials 3 " in tune and "dataset" not in tune
 
 
 def test_describe_is_the_data_sets_own(capsys):
@@ -117,11 +205,6 @@ def test_the_doctor_says_what_is_missing_too_old_and_forbidden(monkeypatch, caps
     assert "  downloads: forbidden by ALIGNSAM_OFFLINE and HF_HUB_OFFLINE" in lines
 
 
-def test_help_imports_no_model_library():
-    code = "import sys; from alignsam_sb3 import cli; cli.main(['--help']); assert 'open_clip' not in sys.modules, 'heavy'"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
 def test_annotate_passes_its_options_on(monkeypatch, tmp_path, capsys):
     import alignsam_sb3.annotate as annotate
 
@@ -129,6 +212,9 @@ def test_annotate_passes_its_options_on(monkeypatch, tmp_path, capsys):
     summary = SimpleNamespace(doubtful=3)
     monkeypatch.setattr(annotate, "annotate_folder", lambda *args: seen.append(args) or summary)
     monkeypatch.setattr(cli, "_load", lambda args: "predictor")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "p.zip").touch()
     words = ["annotate", "photos", "--policy", "p.zip", "--out", "out", "--accept", "0.1", "--formats", "coco", "yolo"]
     assert cli.main(words) == 0
     (args,) = seen

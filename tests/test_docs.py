@@ -150,10 +150,13 @@ def commands_in(text):
 def sources(words):
     """The files that say which options a command has."""
     package, studies = ROOT / "alignsam_sb3", ROOT / "scripts" / "studies"
-    zoo = [package / "zoo.py", Path(find_spec("rl_zoo3.train").origin)]
+    evaluation = [package / "evaluation_options.py"]
+    zoo = [package / "zoo_options.py", Path(find_spec("rl_zoo3.train").origin)]
     if words[0] == "alignsam":
-        own = {"train": zoo, "tune": zoo, "evaluate": [package / "evaluation" / "__main__.py"]}
+        own = {"train": zoo, "tune": zoo, "evaluate": evaluation}
         return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
+    if words[:3] == ["python", "-m", "alignsam_sb3.evaluation"]:
+        return evaluation
     if words[:2] == ["python", "-m"] and words[2] != "pytest":
         path = ROOT / words[2].replace(".", "/")
         return zoo if words[2] == "rl_zoo3.train" else [path / "__main__.py" if path.is_dir() else path.with_suffix(".py")]

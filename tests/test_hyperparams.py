@@ -7,7 +7,7 @@ import pytest
 import yaml
 from alignsam_sb3.hyperparams import ppo
 
-from alignsam_sb3 import zoo
+from alignsam_sb3 import zoo_options
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,10 +28,10 @@ def test_ppo_has_what_maskable_ppo_has_and_its_own_policies():
 
 def test_the_zoo_runs_the_file_without_importing_it():
     ran = {}
-    exec(Path(zoo.hyperparams_file("ppo")).read_text(), ran)  # as its --conf-file FILE.py
+    exec(Path(zoo_options.hyperparams_file("ppo")).read_text(), ran)  # as its --conf-file FILE.py
     assert ran["hyperparams"] == ppo.hyperparams
 
 
 def test_an_algorithm_without_a_file_is_named():
     with pytest.raises(SystemExit, match=r"unknown algorithm 'ppo_maks': did you mean 'ppo_mask'\?.*--conf-file"):
-        zoo.hyperparams_file("ppo_maks")
+        zoo_options.hyperparams_file("ppo_maks")

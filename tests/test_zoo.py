@@ -11,11 +11,11 @@ from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.zoo import (
     WARM_START,
     FairTrialEvalCallback,
-    algorithm_and_task,
     attach_when_played,
     with_earlier,
     with_warm_start,
 )
+from alignsam_sb3.zoo_options import algorithm_and_task
 
 KWARGS = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 8}, "clip": None, "patches": 6, "device": "cpu"}
 

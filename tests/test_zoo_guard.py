@@ -11,9 +11,10 @@ import rl_zoo3.utils
 import yaml
 from stable_baselines3 import A2C
 
+from alignsam_sb3.arguments import literal
 from alignsam_sb3.policies import SamPPO
-from alignsam_sb3.zoo import _translate
-from alignsam_sb3.zoo_guard import guard, literal, read_plain_yaml, trusting
+from alignsam_sb3.zoo_guard import guard, read_plain_yaml, trusting
+from alignsam_sb3.zoo_options import translate
 
 
 @pytest.fixture
@@ -63,17 +64,17 @@ def test_what_would_be_evaluated_is_refused_with_the_way_to_write_it(given):
 @pytest.mark.parametrize("option", ["--env-kwargs", "--eval-env-kwargs", "-params", "--hyperparams"])
 def test_every_option_that_the_zoo_evaluates_is_read_as_plain(option, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        _translate("train", [option, f"x:open({str(tmp_path / 'written')!r}, 'w')"])
+        translate("train", [option, f"x:open({str(tmp_path / 'written')!r}, 'w')"])
     assert "nothing is evaluated" in capsys.readouterr().err
     assert not (tmp_path / "written").exists()
-    assert "x:3" in _translate("train", [option, "x:3"])[1]
+    assert "x:3" in translate("train", [option, "x:3"])[1]
 
 
 def test_trust_is_one_flag():
-    ours, argv = _translate("enjoy", ["--trust"])
+    ours, argv = translate("enjoy", ["--trust"])
     assert ours.trust
     assert "--trust" not in argv
-    assert not _translate("enjoy", [])[0].trust
+    assert not translate("enjoy", [])[0].trust
 
 
 def test_what_the_zoo_writes_is_read(guarded):

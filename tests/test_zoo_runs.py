@@ -2,7 +2,8 @@
 
 import pytest
 
-from alignsam_sb3.zoo import _translate, latest_model_path
+from alignsam_sb3.zoo import latest_model_path
+from alignsam_sb3.zoo_options import translate
 
 
 def test_a_run_that_died_is_passed_over(tmp_path, capsys):
@@ -24,5 +25,5 @@ def test_a_run_that_died_is_passed_over(tmp_path, capsys):
 @pytest.mark.parametrize("steps", ["0", "-2"])
 def test_no_number_of_steps_stands_for_another(steps):
     with pytest.raises(SystemExit, match="-n takes a number of steps"):
-        _translate("train", ["-n", steps])
-    assert "64" in _translate("train", ["-n", "64"])[1]
+        translate("train", ["-n", steps])
+    assert "64" in translate("train", ["-n", "64"])[1]

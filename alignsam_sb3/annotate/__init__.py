@@ -4,10 +4,10 @@
 the command line.
 """
 
-from alignsam_sb3.annotate.calibrating import calibrate
+from alignsam_sb3.annotate.calibrating import calibrate, labelled_like
 from alignsam_sb3.annotate.formats import FORMATS
 from alignsam_sb3.annotate.predicting import Predicts
 from alignsam_sb3.annotate.run import Run
 from alignsam_sb3.annotate.stream import Summary, annotate_folder
 
-__all__ = ["FORMATS", "Predicts", "Run", "Summary", "annotate_folder", "calibrate"]
+__all__ = ["FORMATS", "Predicts", "Run", "Summary", "annotate_folder", "calibrate", "labelled_like"]

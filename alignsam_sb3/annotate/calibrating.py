@@ -1,18 +1,48 @@
 """Play a policy on labelled images and learn how far its masks can be trusted."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from alignsam_sb3.annotate.predicting import Picture, Predicts
 from alignsam_sb3.calibration import Calibration, Judged, as_judged, fit_calibration
-from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError
+from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError, load_dataset, of_split
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.names import nearest
+from alignsam_sb3.task import merge_options
 
 AT_ONCE = 16
 HELD_OUT = ": its masks are better there than elsewhere. Calibrate on labelled images that were held out"
+
+
+_TAUGHT = ("categories", "n_train", "n_images", "max_images")
+"""Options that say what was taught, and on how many images. The policy's categories are asked for anyway."""
+_DIVIDED = ("folds", "fold", "part", "seed")
+"""Options that say how one folder is divided."""
+
+
+def labelled_like(
+    task: Mapping[str, Any], labelled: str | None = None, split: str | None = None, options: Mapping[str, Any] | None = None
+) -> SegmentationDataset:
+    """Labelled images, read as the images of a policy's training were.
+
+    :param task: what the policy learned, as its file says: its data set and the options of that
+    :param labelled: another data set; options are taken over where it is of the same kind
+    :param split: by default ``"eval"``; everything in another folder that has no splits, since none of it was trained on
+    :param options: of the data set, before those of the task
+    :raises ValueError: the data set has no such option, or no usable image
+    """
+    own = labelled in (None, task["dataset"])
+    dropped = _TAUGHT if own else (*_TAUGHT, *_DIVIDED)
+    reading = {name: value for name, value in (task.get("dataset_kwargs") or {}).items() if name not in dropped}
+    spec = task["dataset"] if labelled is None else labelled
+    merged = merge_options({**task, "dataset_kwargs": reading}, {"dataset": spec, "dataset_kwargs": dict(options or {})})
+    chosen = {name: of_split(value, "eval") for name, value in (merged.get("dataset_kwargs") or {}).items()}
+    found = load_dataset(spec, split or "eval", **chosen)
+    whole = split is None and not own and bool(getattr(found, "kept_apart", False))
+    return load_dataset(spec, "all", **chosen) if whole else found
 
 
 class PredictsWithRecipe(Predicts, Protocol):

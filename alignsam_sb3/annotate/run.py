@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignsam_sb3.annotate.journal import Journal, Record
 from alignsam_sb3.annotation import Annotation
+from alignsam_sb3.arguments import RUN, run_folder
 from alignsam_sb3.files import write_json
 
 
@@ -75,8 +76,8 @@ class Run:
         """
         try:
             out.mkdir(parents=True, exist_ok=True)
-            if not (out / "run.json").is_file():
-                write_json(out / "run.json", asdict(identity))
+            if not (out / RUN).is_file():
+                write_json(out / RUN, asdict(identity))
         except OSError as error:
             raise type(error)(f"cannot write to {out} ({error.strerror or error}): give another folder with --out") from error
         run = cls.open(out)
@@ -96,11 +97,7 @@ class Run:
         :raises FileNotFoundError: it holds none
         :raises ValueError: what it holds is damaged
         """
-        described = out / "run.json"
-        if not described.is_file():
-            raise FileNotFoundError(
-                f"no run in {out}: make one with `alignsam annotate FOLDER --policy policy.zip --out {out}`"
-            )
+        described = run_folder(str(out)) / RUN
         try:
             values = json.loads(described.read_text())
             identity = Identity(**{**values, "categories": tuple(values["categories"])})

@@ -138,7 +138,7 @@ def accepted_from(predict: Predicts, accept: float | None) -> float:
     if predict.calibration is None:
         raise ValueError(
             "accept needs a calibrated policy: run `alignsam calibrate --policy policy.zip --labelled coco:ROOT` on labelled "
-            "images that it was not trained on"
+            "images that it was not trained on. Without --accept it works as it is, and every mask is put up for review"
         )
     threshold = predict.calibration.accept_from(accept)
     if math.isinf(threshold):

@@ -59,6 +59,36 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
     parts = parts_of(spec)
     if len(parts) > 1:
         return _together(parts, split, kwargs)
+    kind, where, own_split = _read_spec(spec)
+    options = _options_of(kind)
+    for name in kwargs:
+        if name not in options:
+            raise ValueError(nearest(f"option of a {kind} data set", name, options))
+    kwargs = {name: of_split(value, split) for name, value in kwargs.items()}
+    if own_split and "part" in options and kwargs.keys() & {"folds", "fold"}:
+        return DATASETS[kind](where, split, part=own_split, **kwargs)
+    return DATASETS[kind](where, own_split or split, **kwargs)
+
+
+def require(spec: str) -> None:
+    """Refuse a data set whose kind is unknown, or that is not there, without reading it.
+
+    :param spec: as :func:`load_dataset` takes it
+    :raises ValueError: there is no such kind, or no such task of toy scenes
+    :raises FileNotFoundError: nothing is at its place
+    """
+    for kind, where, _ in map(_read_spec, parts_of(spec)):
+        if kind == "toy":
+            ToyScenes(where)  # draws nothing yet
+        elif not any(Path(place).expanduser().exists() for place in (where, where.partition("@")[0])):
+            raise FileNotFoundError(f"nothing at {where} for a {kind} data set")
+
+
+def _read_spec(spec: str) -> tuple[str, str, str]:
+    """Kind, place and split of its own (or nothing) of one data set.
+
+    :raises ValueError: there is no such kind
+    """
     kind, _, where = spec.partition(":")
     if kind not in DATASETS:
         raise ValueError(
@@ -67,14 +97,7 @@ def load_dataset(spec: str, split: str = "train", **kwargs: Any) -> Segmentation
     own_split = ""
     if ":" in where and not Path(where.partition("@")[0]).expanduser().exists():
         where, _, own_split = where.rpartition(":")
-    options = _options_of(kind)
-    for name in kwargs:
-        if name not in options:
-            raise ValueError(nearest(f"option of a {kind} data set", name, options))
-    kwargs = {name: _of_split(value, split) for name, value in kwargs.items()}
-    if own_split and "part" in options and kwargs.keys() & {"folds", "fold"}:
-        return DATASETS[kind](where, split, part=own_split, **kwargs)
-    return DATASETS[kind](where, own_split or split, **kwargs)
+    return kind, where, own_split
 
 
 def parts_of(spec: str) -> list[str]:
@@ -88,7 +111,7 @@ def parts_of(spec: str) -> list[str]:
 
 def _together(specs: Sequence[str], split: str, kwargs: Mapping[str, Any]) -> Together:
     """Several data sets as one. Each takes the options that it has; the categories asked for are the first one's to know."""
-    categories: Any = _of_split(kwargs.get("categories") or (), split)
+    categories: Any = of_split(kwargs.get("categories") or (), split)
     options = [_options_of(spec.partition(":")[0]) for spec in specs]
     for name in kwargs:
         if not any(name in known for known in options):
@@ -109,7 +132,7 @@ def _together(specs: Sequence[str], split: str, kwargs: Mapping[str, Any]) -> To
     return Together(parts, held_out_in(held_out), names)
 
 
-def _of_split(value: object, split: str) -> object:
+def of_split(value: object, split: str) -> object:
     """An option that differs between splits, written ``{"train": ..., "eval": ...}``, for one of them."""
     if isinstance(value, Mapping) and set(value) == {"train", "eval"} and split in value:
         return value[split]
@@ -137,5 +160,7 @@ __all__ = [
     "draw_absent",
     "draw_episode",
     "load_dataset",
+    "of_split",
     "parts_of",
+    "require",
 ]

@@ -10,25 +10,23 @@ import argparse
 import sys
 from pathlib import Path
 
-from alignsam_sb3.datasets import DATASETS, load_dataset
-from alignsam_sb3.datasets.describe import READ, contact_sheet, describe
+from alignsam_sb3.datasets import DATASETS, SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.finding import printable
 from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.datasets.outlines import write_polygons
-from alignsam_sb3.pictures import save_picture
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m alignsam_sb3.datasets") -> int:
     """Command line; 1 where the data set cannot be opened or, with ``--strict``, where anything was left out."""
-    parser = argparse.ArgumentParser(
-        prog="python -m alignsam_sb3.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     describing = commands.add_parser("describe", help="counts, sizes, skipped files")
     exporting = commands.add_parser("export", help="write annotations.json and images/, for polygons:FOLDER")
     for command in (describing, exporting):
         command.add_argument("spec", help=f"KIND:WHERE, KIND being one of {', '.join(DATASETS)}")
-        command.add_argument("--split", default="train", help="train, eval, all, or a split that the data set names")
+        command.add_argument(
+            "--split", default="train", help="train (if not said), eval, all, or a split that the data set names"
+        )
         add_dataset_kwargs(command)
     describing.add_argument("--sheet", type=Path, help="draw photographs with their masks into this file")
     describing.add_argument("--strict", action="store_true", help="read all images; exit with 1 if anything is left out")
@@ -39,15 +37,22 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "export":
             print(f"wrote {write_polygons(dataset, args.folder)} images and their polygons to {args.folder}")
             return 0
-        found = describe(dataset, None if args.strict else READ)
-        print(printable(str(found)))
-        if args.sheet:
-            save_picture(contact_sheet(dataset), args.sheet)
-            print(f"wrote {args.sheet}")
-        return int(args.strict and bool(found.skipped))
+        return _describe(dataset, args.strict, args.sheet)
     except (ValueError, OSError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
+
+
+def _describe(dataset: SegmentationDataset, strict: bool, sheet: Path | None) -> int:
+    from alignsam_sb3.datasets.describe import READ, contact_sheet, describe
+    from alignsam_sb3.pictures import save_picture
+
+    found = describe(dataset, None if strict else READ)
+    print(printable(str(found)))
+    if sheet:
+        save_picture(contact_sheet(dataset), sheet)
+        print(f"wrote {sheet}")
+    return int(strict and bool(found.skipped))
 
 
 if __name__ == "__main__":

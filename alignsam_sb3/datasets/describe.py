@@ -16,6 +16,7 @@ from alignsam_sb3.pictures import PALETTE, Picture, caption, overlay, stack
 READ = 300  # images that are read for sizes and areas, spread over the data set
 COLUMNS, ROWS, TILE = 5, 4, 224
 _SHOWN = 12  # categories, and reasons, that are printed: all fits on a screen
+_FOR, _OTHER = {"train": "training", "eval": "evaluation"}, {"train": "eval", "eval": "train"}
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Description:
     :param unjudged: mean share of pixels on objects that are left out
     :param skipped: what was left out, with reasons; images that could not be read among it
     :param rules: how files were read, and how many
+    :param split: which of the images these are: ``"train"``, ``"eval"``, ``"all"`` or a split of the data set's own
+    :param kept_apart: further images, for the other split, where folds divide the data set
     """
 
     images: int
@@ -44,9 +47,11 @@ class Description:
     unjudged: float = 0.0
     skipped: Skipped = field(default_factory=Skipped)
     rules: Counter[str] = field(default_factory=Counter)
+    split: str = "all"
+    kept_apart: int = 0
 
     def __str__(self) -> str:
-        lines = [f"{self.images} images, {self.read} of them read"]
+        lines = [f"{self.images} images{self._purpose()}, {self.read} of them read", *self._others()]
         if self.sizes:
             sides = np.array(self.sizes)
             low, middle, high = (np.sort(sides[:, 1] * sides[:, 0])[i] for i in (0, len(sides) // 2, -1))
@@ -55,9 +60,22 @@ class Description:
                 f"{low / 1e6:.2f} to {high / 1e6:.2f} megapixels, median {middle / 1e6:.2f}"
             )
         lines.append(
-            f"counted neither way: {self.unsaid:.1%} of the pixels not annotated, {self.unjudged:.1%} on objects left out"
+            f"pixels that count neither as object nor as background: {self.unsaid:.1%} not annotated, "
+            f"{self.unjudged:.1%} on objects left out"
         )
         return "\n".join([*lines, *self._table(), *self._left_out(), *self._how()])
+
+    def _purpose(self) -> str:
+        return "" if self.split == "all" else f" for {_FOR[self.split]}" if self.split in _FOR else f" of split {self.split!r}"
+
+    def _others(self) -> list[str]:
+        if not self.kept_apart:
+            return []
+        other = _OTHER[self.split]
+        return [
+            f"{self.kept_apart} more are kept for {_FOR[other]}, since images without splits are divided by folds: "
+            f"--split {other} shows those, --split all shows everything"
+        ]
 
     def _table(self) -> list[str]:
         shown = {name: count for name, count in self.counts.items() if count}
@@ -96,7 +114,9 @@ def describe(dataset: SegmentationDataset, most: int | None = READ) -> Descripti
     """Count what a data set holds, reading at most ``most`` images (None: all). Unreadable images are counted, not raised."""
     counts = {name: len(images) for name, images in zip(dataset.categories, dataset.images_by_category, strict=True)}
     chosen = _spread(len(dataset), most)
-    found = Description(len(dataset), counts, 0)
+    parts = getattr(dataset, "parts", (dataset,))
+    found = Description(len(dataset), counts, 0, split=getattr(parts[0], "split", "all"))
+    found.kept_apart = sum(getattr(part, "kept_apart", 0) for part in parts)
     for reason, names in getattr(dataset, "skipped", {}).items():
         found.skipped.add_all(reason, names)
     unsaid, unjudged = [], []

@@ -90,6 +90,7 @@ class LabelledImages(ABC):
         kind's tools do it (:class:`~alignsam_sb3.datasets.images.PhotoReader`)
     :param scale: what becomes white in photos of more than 8 bits, or [black, white]; by default as the reader's rule says
     :param resize_masks: bring masks of another size to that of their photo; by default such a pair is an error
+    :ivar kept_apart: images that folds keep for the other split
     :raises FileNotFoundError: the folder, or what must be in it, is missing
     :raises ValueError: no image is usable, or a category is unknown or never shown
     """
@@ -114,7 +115,7 @@ class LabelledImages(ABC):
         resize_masks: bool = False,
     ) -> None:
         self.split, self.min_area, self.max_instances = split, min_area, max_instances
-        self._resize = resize_masks
+        self._resize, self.kept_apart = resize_masks, 0
         self.skipped, self._seen_rules, self._scanned = Skipped(), Counter[str](), False
         self.photos = PhotoReader(self.orientation_rule, orientation, scale)
         self.root = self._place(Path(root).expanduser())
@@ -123,7 +124,7 @@ class LabelledImages(ABC):
         if part or not given:
             images = [record.image for record in records]
             chosen = in_fold(images, split, Folds(folds, fold, seed), self.root) if records else []
-            records = [records[i] for i in chosen]
+            self.kept_apart, records = len(records) - len(chosen), [records[i] for i in chosen]
         asked = [categories] if isinstance(categories, str) else categories
         known = dict.fromkeys(map(plain_name, self._known()))
         self._names = tuple(known if asked is None else dict.fromkeys(map(plain_name, asked)))

@@ -136,6 +136,8 @@ class MaskFolder(LabelledImages):
         name = folder if self._classes else self._known()[0]
         if self._classes:
             self._note("categories: named by the masks' folders (category=NAME takes all as one)")
+        elif self._category is None:
+            self._note(f"category: called {name!r}, since nothing names what the masks show (category=NAME does)")
         return Annotation(shown[None], (name,), ~ignored if self._ignored else None)
 
 

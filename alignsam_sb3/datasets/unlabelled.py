@@ -36,6 +36,7 @@ class UnlabelledImages:
     :param part: a split of the folder which is itself divided by ``folds``
     :param orientation: ``"turned"`` or ``"stored"``; by default as viewers show it
     :param scale: what becomes white in photos of more than 8 bits, or [black, white]
+    :ivar kept_apart: images that folds keep for the other split
     :raises FileNotFoundError: there is no such folder
     :raises ValueError: it has no images
     """
@@ -55,7 +56,7 @@ class UnlabelledImages:
         orientation: str | None = None,
         scale: float | Sequence[float] | None = None,
     ) -> None:
-        given, self.split = Path(root).expanduser(), split
+        given, self.split, self.kept_apart = Path(root).expanduser(), split, 0
         if not given.exists():
             raise FileNotFoundError(f"no folder of images at {given}")
         self.root = as_folder(given)
@@ -67,7 +68,8 @@ class UnlabelledImages:
         if chosen is not None:
             paths = [paths[i] for i in chosen]
         if part or chosen is None:
-            paths = [paths[i] for i in in_fold(paths, split, Folds(folds, fold, seed), self.root)] if paths else []
+            of_fold = in_fold(paths, split, Folds(folds, fold, seed), self.root) if paths else []
+            self.kept_apart, paths = len(paths) - len(of_fold), [paths[i] for i in of_fold]
         if split == "train" and n_train is not None and n_train < len(paths):
             drawn = np.random.default_rng([seed, n_train]).permutation(len(paths))[:n_train]
             paths = [paths[i] for i in sorted(drawn.tolist())]

@@ -8,7 +8,6 @@ Rivals are fitted on the images that the policy was trained on.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,8 +17,6 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 
-from alignsam_sb3.arguments import positive_int
-from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.datasets.seen import hash_in
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
@@ -30,39 +27,10 @@ from alignsam_sb3.evaluation.players import all_players
 from alignsam_sb3.evaluation.protocol import CHUNK, draw_both
 from alignsam_sb3.evaluation.report import table, versions, whole_report, write_report, write_targets
 from alignsam_sb3.evaluation.rivals import GRAB_CUT, RIVALS, all_rows, rivals_of
+from alignsam_sb3.evaluation_options import read
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.policies.archive import PolicyArchive
 from alignsam_sb3.task import Task, merge_options
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    out = argparse.ArgumentParser(
-        prog="python -m alignsam_sb3.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    out.add_argument("--policy", type=Path, required=True, help="a .zip that alignsam train saved")
-    out.add_argument("--env", default="SamSeg-v0", help="the task of a policy that does not tell its own (of --trust)")
-    out.add_argument("--episodes", type=positive_int, default=200)
-    out.add_argument("--seed", type=int, default=0)
-    out.add_argument("--out", type=Path, default=Path("results"))
-    out.add_argument("--dataset", help="another data set than the policy's own, by spec string")
-    out.add_argument("--segmenter", help="another checkpoint of the policy's segmenter, by spec string")
-    out.add_argument("--clip", help="another language prior than the policy's own, by spec string")
-    out.add_argument("--reward-network", help="score the masks with this one, and say how far from Dice that is; or none")
-    out.add_argument("--prompts", type=json.loads, help="phrases for categories, as JSON")
-    out.add_argument("--categories", nargs="+", help="names to keep")
-    add_dataset_kwargs(out)
-    out.add_argument(
-        "--rivals",
-        nargs="+",
-        default=["all"],
-        choices=[*RIVALS, "all", "none"],
-        metavar="NAME",
-        help=f"rows of what the same labelled images and segmenter give without an agent: {', '.join(RIVALS)}, all or none",
-    )
-    out.add_argument("--allow-seen", action="store_true", help="evaluate on images seen in training, and say how many")
-    out.add_argument("--trust", action="store_true", help="unpickle the policy: only for a file whose origin you trust")
-    return out
 
 
 def task_of(args: argparse.Namespace, learned: dict[str, Any]) -> Task:
@@ -103,7 +71,15 @@ def seen_images(batch: ClickBatch, episodes: Sequence[Pair], policy: Path) -> li
 
 def main(argv: list[str] | None = None) -> None:
     """Evaluate, write the report and print the table."""
-    args = parser().parse_args(argv)
+    run(read(argv, "python -m alignsam_sb3.evaluation"), argv)
+
+
+def run(args: argparse.Namespace, argv: list[str] | None = None) -> None:
+    """Evaluate as the command line says.
+
+    :param args: what :func:`~alignsam_sb3.evaluation_options.read` gave
+    :param argv: the words that it read, for the report; None for those of this process
+    """
     wanted = [name for name in RIVALS if {name, "all"} & set(args.rivals)]
     recipe = read_recipe(args.policy, args.trust)
     task = task_of(args, dict(recipe["env"]))

@@ -1,10 +1,12 @@
 """Calibrating on a labelled data set."""
 
+import numpy as np
 import pytest
 from fakes import FakePredictor
+from PIL import Image
 
 from alignsam_sb3.annotate import calibrate
-from alignsam_sb3.annotate.calibrating import judge_dataset
+from alignsam_sb3.annotate.calibrating import judge_dataset, labelled_like
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.datasets.seen import SeenImages, image_hashes
 
@@ -43,3 +45,38 @@ def test_images_of_the_training_are_refused():
 def test_a_data_set_of_other_categories_is_refused():
     with pytest.raises(ValueError, match="category of this policy"):
         judge_dataset(FakePredictor(), ToyScenes("saliency", "eval", n_images=2), progress=False)
+
+
+def folder_of(root, count, value=7):
+    """Photos and masks, the object being called 1 in masks that have two values more."""
+    for k in range(count):
+        for name in ("images", "masks"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 60, 3), 10 * k, np.uint8)).save(root / "images" / f"{k}.png")
+        values = np.zeros((40, 60), np.uint8)
+        values[5:15, 5:25], values[20:30, 5 : 10 + k] = value, 9
+        Image.fromarray(values).save(root / "masks" / f"{k}.png")
+    return f"mask_folder:{root}"
+
+
+def test_labelled_images_are_read_as_those_of_the_training(tmp_path):
+    mine, others = folder_of(tmp_path / "mine", 10), folder_of(tmp_path / "others", 6)
+    reading = {"label_value": {"train": 9, "eval": 7}, "category": "crack"}
+    task = {"dataset": mine, "dataset_kwargs": {**reading, "folds": 2, "n_train": 3, "categories": ["crack"]}}
+    own = labelled_like(task)
+    assert (own.split, len(own), own.categories) == ("eval", 5, ("crack",))  # of two folds
+    found = labelled_like(task, others)
+    assert (found.split, len(found), found.categories) == ("all", 6, ("crack",))  # it has no splits: none of it was seen
+    assert found[0].target(0).sum() == 200
+    assert len(labelled_like(task, others, "eval")) == 2  # of five folds: another folder is divided by itself
+    told = labelled_like(task, others, options={"category": "gap", "label_value": 9})
+    assert told.categories == ("gap",) and told[0].target(0).sum() == 50
+    assert labelled_like(task, "toy:saliency", options={"n_images": 2}).split == "eval"  # of another kind: nothing applies
+
+
+def test_a_folder_with_splits_is_calibrated_on_its_evaluation(tmp_path):
+    folder_of(tmp_path / "train", 3)
+    folder_of(tmp_path / "val", 2)
+    task = {"dataset": "mask_folder:elsewhere", "dataset_kwargs": {"label_value": 7}}
+    found = labelled_like(task, f"mask_folder:{tmp_path}")
+    assert (found.split, len(found)) == ("eval", 2)

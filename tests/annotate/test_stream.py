@@ -237,3 +237,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_accept_without_a_calibration_names_both_ways_on(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"`alignsam calibrate.*Without --accept it works"):
+        annotate_folder(FakePredictor(), folder, tmp_path / "out", accept=0.05, progress=False)
+    assert annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False).doubtful == 24

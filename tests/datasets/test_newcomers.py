@@ -235,3 +235,13 @@ def test_masks_of_several_pages_are_not_the_first_page_alone(tmp_path, ending):
     found, skipped = pairs(f"mask_folder:{tmp_path}")
     assert list(found) == ["images/0.png", "images/1.png"]
     assert "2 pages, where one label image is expected" in str(skipped)
+
+
+def test_a_category_that_nothing_names_is_said(tmp_path, capsys):
+    for k in range(2):
+        photo(tmp_path / f"images/{k}.png", k)
+        mask(tmp_path / f"masks/{k}.png", k)
+    for options, name, said in (({}, "object", True), ({"category": "crack"}, "crack", False)):
+        data = load_dataset(f"mask_folder:{tmp_path}", "all", **options)
+        assert data.categories == (name,)
+        assert any("called 'object'" in rule and "category=NAME" in rule for rule in data.rules) == said

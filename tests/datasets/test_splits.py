@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_sets import in_folders
 
 from alignsam_sb3.datasets import load_dataset
+from alignsam_sb3.datasets.__main__ import main
 from alignsam_sb3.datasets.splits import plain_split, split_of
 
 KINDS = ["images", "mask_folder", "labelme", "yolo", "polygons", "voc", "coco"]
@@ -149,3 +150,23 @@ def test_a_folder_that_cannot_be_entered_is_counted(tmp_path, monkeypatch):
     data = load_dataset(spec, "train")
     assert len(data) == 2
     assert data.skipped == {"files: a folder that cannot be read (Permission denied)": ["train/closed"]}
+
+
+@pytest.mark.parametrize("kind", ["images", "mask_folder"])
+def test_describe_says_what_it_does_not_show(tmp_path, kind, capsys):
+    spec = in_folders(tmp_path, kind, {"a": range(10)})
+
+    def said(split):
+        assert main(["describe", spec, "--split", split]) == 0
+        return capsys.readouterr().out.splitlines()[:2]
+
+    first, second = said("train")
+    assert first == "8 images for training, 8 of them read"
+    assert second.startswith("2 more are kept for evaluation") and "--split eval shows those, --split all" in second
+    first, second = said("eval")
+    assert first == "2 images for evaluation, 2 of them read" and second.startswith("8 more are kept for training")
+    first, second = said("all")
+    assert first == "10 images, 10 of them read" and "more are kept" not in second
+    spec = in_folders(tmp_path / "named", kind, {"train": range(3), "val": range(3, 5)})
+    first, second = said("train")
+    assert first == "3 images for training, 3 of them read" and "more are kept" not in second

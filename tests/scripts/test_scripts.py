@@ -48,6 +48,10 @@ def test_train_logs_saves_and_films(trained):
     }
     assert list((folder / "films").glob("*.gif"))
     assert re.search(r"eval/ +\|.*\n.*best_dice", said)
+    policy, evaluate, annotate = said[said.index("\nPolicy: ") :].splitlines()[1:4]
+    assert policy == f"Policy: {folder / 'SamSeg-v0.zip'}"
+    assert evaluate.endswith(f": alignsam evaluate --policy {folder / 'SamSeg-v0.zip'}")
+    assert ": alignsam annotate PHOTOS --policy" in annotate
     assert "'split': 'eval'" in said  # the evaluation environment plays other scenes
     assert list((logs / "tb").rglob("events*"))
 
@@ -102,6 +106,7 @@ def test_a_policy_begins_a_new_training_on_old_and_new_images(trained, tmp_path)
 def test_training_and_evaluating_on_the_same_images_is_refused(trained, tmp_path):
     said = run("scripts/train.py", "--dataset", "toy:semantic:train", "-n", "16", "-f", tmp_path, *SMALL, fails=True)
     assert "would use the same images" in said
+    assert not [*(tmp_path / "ppo_mask").iterdir()]  # the number of a run that saved nothing is free again
     policy = trained[0] / "ppo_mask" / "SamSeg-v0_1" / "SamSeg-v0.zip"
     command = ["-m", "alignsam_sb3.evaluation", "--policy", policy, "--out", tmp_path]
     options = '{"n_images": 16, "min_area": 0.02}'

@@ -17,9 +17,9 @@ def alignsam(*words):
 
 def zoo(*words):
     def run(folder):
-        from alignsam_sb3.zoo import _translate
+        from alignsam_sb3.zoo_options import translate
 
-        _translate("train", list(words))
+        translate("train", list(words))
 
     return run
 
