@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -203,7 +204,20 @@ class SamExperimentManager(ExperimentManager):
         if (
             not self.optimize_hyperparameters and not distributed.rank()
         ):  # an empty run folder would be taken for the latest run
+            self._take_folder()
             super().create_log_folder()  # type: ignore[no-untyped-call]
+
+    def _take_folder(self) -> None:
+        """Make the run's folder, under the next number where another process took this one meanwhile."""
+        while True:
+            try:
+                Path(self.save_path).mkdir(parents=True)
+                return
+            except FileExistsError:
+                number = get_latest_run_id(self.log_path, self.env_name) + 1
+                name = re.sub(rf"(?<=^{re.escape(self.env_name)}_)\d+", str(number), Path(self.save_path).name)
+                self.save_path = str(Path(self.log_path, name))
+                self.params_path = f"{self.save_path}/{self.env_name}"
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         venv = super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters or bool(distributed.rank()))
