@@ -19,6 +19,7 @@ import gymnasium as gym
 import torch as th
 
 from alignsam_sb3.arguments import positive_int
+from alignsam_sb3.commands import run_command
 from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.datasets.seen import hash_in
 from alignsam_sb3.envs import CLICK_ENV
@@ -160,4 +161,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("evaluation", main))
