@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alignsam_sb3.archives import Limits, opened_archive
+from alignsam_sb3.fitting import read_checkpoint, write_checkpoint
 from alignsam_sb3.torch_archives import Inert, read_torch_archive
 from alignsam_sb3.weights import load_strictly, read_weights
 
@@ -202,3 +203,12 @@ def test_files_of_older_and_other_writers_that_take_ages_are_refused_at_once(tmp
     for path, message in ((older, "more than 500,000 steps"), (names, "names take 94,371,840 bytes")):
         with pytest.raises(ValueError, match=message):
             read_weights(path, "a.weight")
+
+
+def test_a_damaged_checkpoint_of_a_fit_is_named(tmp_path):
+    write_checkpoint({"step": 3}, tmp_path / "checkpoint.pt")
+    assert read_checkpoint(tmp_path / "checkpoint.pt") == {"step": 3}
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .*delete it, and the fit begins again"):
+        read_checkpoint(tmp_path / "checkpoint.pt")
