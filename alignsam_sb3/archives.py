@@ -23,7 +23,7 @@ class Limits:
     :param ratio: unpacked bytes for each packed one
     """
 
-    entries: int = 100_000
+    entries: int = 20_000
     entry_bytes: int = 1 << 36
     total_bytes: int = 1 << 36
     ratio: int = 100

@@ -22,7 +22,7 @@ from scipy.stats import binom
 
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
-from alignsam_sb3.files import removed_on_error
+from alignsam_sb3.files import parse_json, removed_on_error
 
 ENTRY = "calibration.json"
 """Its name within a policy's zip."""
@@ -170,7 +170,7 @@ class Calibration:
         :raises ValueError: it is something else
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text)
             plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             found = cls(**plain)
             found._check()

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignsam_sb3.arguments import run_folder, saved_policy
+from alignsam_sb3.commands import run_command
 from alignsam_sb3.names import nearest
 from alignsam_sb3.version import __version__
 
@@ -351,10 +352,6 @@ def _usage() -> str:
     return "usage: alignsam COMMAND ...   (alignsam COMMAND --help says more)\n\n" + "\n".join(lines) + "\n\n" + EPILOG
 
 
-EXPECTED: tuple[Any, ...] = (ValueError, OSError, ImportError, RuntimeError)
-"""What is the user's to mend: said in one line, without a traceback."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 1 where something is wrong, which is said in one line. ``--debug`` shows where it was raised."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl as soon as the machine has other work
@@ -371,14 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"alignsam: {nearest('command', words[0], COMMANDS)}", file=sys.stderr)
         return 2
-    try:
-        COMMANDS[words[0]](words[1:])
-    except EXPECTED as error:
-        if debug:
-            raise
-        print(f"alignsam {words[0]}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(f"alignsam {words[0]}", lambda: COMMANDS[words[0]](words[1:]), debug)
 
 
 if __name__ == "__main__":

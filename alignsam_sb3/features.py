@@ -33,7 +33,7 @@ EPISODE_CONSTANTS = {
 }
 """Observations that an image decides alone, and what banks call them: buffers store them once per episode, or as a row."""
 
-_VERSION = 2  # of the files: raise it whenever they would be read differently
+_VERSION = 3  # of the files: raise it whenever they would be read differently
 _READERS = 4  # threads that read images
 _AHEAD = 8  # batches that are read ahead
 _WORTH_A_BAR = 32  # images

@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +15,18 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+logger = logging.getLogger(__name__)
+
 IN_USE = 1 << 62
-"""Byte of a bank's lock file that is locked while somebody has it open."""
+"""Byte of a lock file that is locked while somebody has what lies beside it open."""
+KINDS = ("banks", "answers", "archives", "hashes", "policies", "checkpoints")
+"""Folders of the cache."""
+ASKED_FOR = ("policies", "checkpoints")
+"""Those of which nothing is removed: somebody downloaded it."""
+_LOCKS = ("locks", ".lock")
+_LEFT = re.compile(r"\..+\.[0-9a-f]{32}(\.part)?")
+_DAY = 24 * 3600
+_held: dict[Path, IO[bytes]] = {}
 
 
 def cache_folder() -> Path:
@@ -35,7 +47,7 @@ def cache_folder() -> Path:
 class CacheEntry:
     """Something in the cache.
 
-    :param kind: the folder it is in: ``banks``, ``answers``, ``checkpoints``
+    :param kind: the folder it is in, of :data:`KINDS`
     :param size: in bytes, on disk
     :param used: when it was last used, in seconds since 1970
     """
@@ -49,7 +61,7 @@ class CacheEntry:
 def cache_list() -> list[CacheEntry]:
     """What is in the cache, what was used last first."""
     found = []
-    for kind in ("banks", "answers", "checkpoints"):
+    for kind in KINDS:
         folder = cache_folder() / kind
         for path in folder.iterdir() if folder.is_dir() else ():
             stats = [stat for file in (path, *path.rglob("*")) if (stat := _stat(file)) is not None]
@@ -60,9 +72,10 @@ def cache_list() -> list[CacheEntry]:
 
 
 def cache_prune(limit: int | None = None, keep: Iterable[Path] = ()) -> list[CacheEntry]:
-    """Remove banks and answers, the least recently used first, until all in the cache together are no more than a limit.
+    """Remove what can be made again, the least recently used first, until the whole cache is no larger than a limit.
 
-    What another process has open stays, and so do checkpoints, which were asked for.
+    What another process has open stays, and so do checkpoints and policies, which were asked for. What cannot be
+    removed is named in the log.
 
     :param limit: in bytes; by default what ``ALIGNSAM_CACHE_LIMIT`` says (``20GB``), and without that nothing is removed
     :param keep: folders that stay
@@ -72,16 +85,24 @@ def cache_prune(limit: int | None = None, keep: Iterable[Path] = ()) -> list[Cac
     limit = cache_limit() if limit is None else limit
     if limit is None:
         return []
+    _remove_leftovers()
     entries, kept, removed = cache_list(), set(keep), []
     total = sum(entry.size for entry in entries)
     for entry in reversed(entries):
         if total <= limit:
             break
-        if entry.kind == "checkpoints" or entry.path in kept or in_use(entry.path):
+        if entry.kind in ASKED_FOR or entry.path in kept or in_use(entry.path):
             continue
         gone = entry.path.with_name(f".{entry.path.name}.{uuid4().hex}")
-        entry.path.rename(gone)  # at once, so that nobody finds half of it
-        shutil.rmtree(gone, ignore_errors=True)
+        try:
+            entry.path.rename(gone)  # at once, so that nobody finds half of it
+        except FileNotFoundError:  # another process was quicker
+            total -= entry.size
+            continue
+        except OSError as error:
+            logger.warning("%s stays in the cache: %s", entry.path, error.strerror)
+            continue
+        _remove(gone)
         total -= entry.size
         removed.append(entry)
     return removed
@@ -101,13 +122,50 @@ def cache_limit() -> int | None:
     return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))
 
 
-def in_use(folder: Path) -> bool:
-    """Whether another process has a bank open: it holds a lock on one byte."""
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_leftovers() -> None:
+    """What a process that was killed had begun to remove, or a day ago to write."""
+    for kind in KINDS:
+        folder = cache_folder() / kind
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            match, stat = _LEFT.fullmatch(path.name), _stat(path)
+            if match and stat is not None and (not match[1] or stat.st_mtime < time.time() - _DAY):
+                _remove(path)
+
+
+def hold(folder: Path) -> None:
+    """Keep a folder of the cache from being removed by others as long as this process lives, and note that it was used.
+
+    Where the cache cannot be written, nobody removes anything, and nothing happens.
+    """
+    path = folder / ".lock"
     try:
-        with (folder / "locks").open("r+b") as file:
-            return not lock_byte(file, IN_USE, fcntl.LOCK_EX)
+        if path not in _held:
+            _held[path] = path.open("a+b")
+            lock_byte(_held[path], IN_USE, fcntl.LOCK_SH)
+        os.utime(path)
     except OSError:
-        return False
+        return
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process has a bank or an unpacked archive open: it holds a lock on one byte."""
+    if folder / ".lock" in _held:
+        return True
+    for name in _LOCKS:
+        try:
+            with (folder / name).open("r+b") as file:
+                if not lock_byte(file, IN_USE, fcntl.LOCK_EX):
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def lock_byte(file: IO[bytes], place: int, kind: int) -> bool:
@@ -151,6 +209,17 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 (what it holds)
+    """Read JSON that somebody else may have written.
+
+    :raises ValueError: it is none, or is nested too deeply
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -23,3 +23,17 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     with removed_on_error(part):
         th.save(state, part)
         part.replace(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    :raises ValueError: it is damaged
+    """
+    try:
+        found: dict[str, Any] = th.load(path, weights_only=True)
+    except Exception as error:  # torch raises whatever it meets
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): delete it, and the fit begins again"
+        ) from error
+    return found

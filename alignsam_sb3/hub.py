@@ -14,14 +14,16 @@ from typing import Any
 from zipfile import ZipFile
 
 import torch as th
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from alignsam_sb3.calibration import ENTRY, Calibration
-from alignsam_sb3.files import cache_folder, removed_on_error
+from alignsam_sb3.files import cache_folder, parse_json, removed_on_error
 from alignsam_sb3.policies import read_recipe
-from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
+from alignsam_sb3.policies.archive import ENTRY_BYTES, JSON_BYTES, RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.stages import saved_stages
 from alignsam_sb3.version import __version__
+from alignsam_sb3.weights import read_safetensors
 
 WEIGHTS, DESCRIBED, FILM, CARD = "model.safetensors", "policy.json", "film.gif", "README.md"
 FORMAT = 1
@@ -69,14 +71,17 @@ def from_files(folder: Path, policy: Path) -> Path:
     :raises ValueError: the files are something else
     """
     try:
-        described = json.loads((folder / DESCRIBED).read_text())
-        weights = load_file(folder / WEIGHTS)
+        for name, most in ((DESCRIBED, JSON_BYTES), (WEIGHTS, ENTRY_BYTES)):
+            if (folder / name).stat().st_size > most:
+                raise ValueError(f"{name} has {(folder / name).stat().st_size:,} bytes, and {most:,} are allowed")
+        described = parse_json((folder / DESCRIBED).read_text())
+        weights = read_safetensors(folder / WEIGHTS)
         if described["format"] != FORMAT:
             raise ValueError(f"format {described['format']}, made by alignsam_sb3 {described['alignsam_sb3']}")
         groups, policy_json = described["optimizer"], json.dumps(described["policy"])
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no policy of this package's: {Path(error.filename).name} is missing") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no policy that alignsam_sb3 {__version__} can read ({error})") from error
     calibration = folder / ENTRY
     policy.parent.mkdir(parents=True, exist_ok=True)

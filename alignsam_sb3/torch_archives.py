@@ -3,13 +3,15 @@
 ``torch.save`` and ``torch.jit.save`` write a zip file: tensors as plain bytes, and a pickle that says what belongs together.
 Here that pickle is *interpreted*. This module builds containers and tensors, and every other object that the pickle names
 stays an :class:`Inert`. No class is imported, nothing is called, and nothing that a file brings is run. What a file claims of
-its tensors is checked against the bytes that are there.
+its tensors is checked against the bytes that are there. A pickle can name one container many times, and so describe in a
+few hundred bytes what is endless when it is walked through: how much there is in all is counted before anybody does.
 """
 
 import math
 import pickletools
 import re
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from zipfile import ZipFile
@@ -18,7 +20,10 @@ import torch as th
 
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
 
-_PICKLE_BYTES = 64 << 20
+_PICKLE_BYTES, _SOURCE_BYTES = 8 << 20, 32 << 20
+_MOST_STEPS = 500_000  # of a pickle: 30 for each tensor
+_MOST_VALUES, _DEEPEST = 300_000, 64  # where what is shared counts each time
+_OLDER_PICKLES = 5  # magic number, version, machine, content, names of storages
 _DIMENSIONS, _FAR = 64, 1 << 62
 _DTYPES = {
     "FloatStorage": th.float32,
@@ -62,8 +67,9 @@ def read_torch_archive(file: BinaryIO, limits: Limits | None = None, pickle_byte
         if f"{roots[0]}byteorder" in archive.namelist() and read_entry(archive, f"{roots[0]}byteorder", 16) != b"little":
             raise ValueError("it was written on a big-endian machine")
         content = _Interpreter(archive, roots[0]).run(read_entry(archive, f"{roots[0]}data.pkl", pickle_bytes))
+        _unfolded(content, {})
         if isinstance(content, Inert) and content.kind.startswith("__torch__"):
-            return _of_torchscript(content, archive, f"{roots[0]}code/")
+            return _of_torchscript(content, _Sources(archive, f"{roots[0]}code/"))
         return content
 
 
@@ -74,19 +80,87 @@ def is_torch_archive(file: BinaryIO) -> bool:
     return start == b"PK\x03\x04"
 
 
-def _of_torchscript(module: Inert, archive: ZipFile, code: str, prefix: str = "") -> dict[str, th.Tensor]:
-    """The state dict of a TorchScript module; its source, of which only two lists of names are read, says what is a weight."""
-    place, _, name = module.kind.rpartition(" ")
-    source = read_entry(archive, f"{code}{place.replace('.', '/')}.py", _PICKLE_BYTES).decode(errors="replace")
-    head = re.search(rf"^class {re.escape(name)}\(.*?(?=^class |\Z)", source, re.MULTILINE | re.DOTALL)
-    lists = re.findall(r"^  __(?:parameters|buffers)__ = \[(.*)\]$", head[0] if head else "", re.MULTILINE)
-    weights = set(re.findall(r'"([^"]+)"', " ".join(lists)))
+def check_older(file: BinaryIO) -> None:
+    """Look through the pickles of a file of an older torch, which is no zip file, and refuse one that takes ages to read.
+
+    :raises ValueError: there are too many steps in them, or it is none
+    """
+    steps = 0
+    for _ in range(_OLDER_PICKLES):
+        for _ in pickletools.genops(file):
+            steps += 1
+            if steps > _MOST_STEPS:
+                raise ValueError(f"its pickles have more than {_MOST_STEPS:,} steps: that is no file of weights")
+    file.seek(0)
+
+
+def _unfolded(value: object, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
+    """How many values there are, and how many containers in each other at most, where what is shared counts each time.
+
+    :param known: of containers that were looked at, by their ``id``
+    :raises ValueError: there are too many, or one holds itself
+    """
+    inner: Iterable[object] = ()
+    if isinstance(value, dict | Inert):
+        inner = (value if isinstance(value, dict) else value.state).values()
+    elif isinstance(value, list | tuple | set):
+        inner = value
+    else:
+        return 1, 0
+    if depth > _DEEPEST:
+        raise ValueError(f"its pickle has more than {_DEEPEST} containers in each other, or one that holds itself")
+    if id(value) not in known:
+        found = [_unfolded(one, known, depth + 1) for one in inner]
+        known[id(value)] = 1 + sum(count for count, _ in found), 1 + max((deep for _, deep in found), default=0)
+    count, deep = known[id(value)]
+    if count > _MOST_VALUES or deep > _DEEPEST:
+        raise ValueError(f"its pickle describes {count:,} values, {deep} containers in each other: no weights are so many")
+    return count, deep
+
+
+class _Sources:
+    """The sources of a TorchScript module's classes. Only two lists of names are read: they say what is a weight.
+
+    :param root: folder in the archive
+    """
+
+    def __init__(self, archive: ZipFile, root: str) -> None:
+        self._archive, self._root, self._left = archive, root, _SOURCE_BYTES
+        self._read: dict[str, dict[str, set[str]]] = {}
+
+    def weights(self, kind: str) -> set[str]:
+        """Names of a class's parameters and buffers.
+
+        :raises ValueError: there is no such source, or there is too much of it
+        """
+        place, _, name = kind.rpartition(" ")
+        if place not in self._read:
+            content = read_entry(self._archive, f"{self._root}{place.replace('.', '/')}.py", self._left)
+            self._left -= len(content)
+            self._read[place] = self._classes(content.decode(errors="replace"))
+        return self._read[place].get(name, set())
+
+    @staticmethod
+    def _classes(source: str) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        weights: set[str] = set()
+        for line in source.splitlines():
+            if line.startswith("class "):
+                weights = found.setdefault(line[6:].partition("(")[0].strip(), set())
+            elif line.startswith(("  __parameters__ = [", "  __buffers__ = [")):
+                weights.update(re.findall(r'"([^"]+)"', line))
+        return found
+
+
+def _of_torchscript(module: Inert, sources: _Sources, prefix: str = "") -> dict[str, th.Tensor]:
+    """The state dict of a TorchScript module."""
+    weights = sources.weights(module.kind)
     found: dict[str, th.Tensor] = {}
     for key, value in module.state.items():
         if isinstance(value, th.Tensor) and key in weights:
             found[f"{prefix}{key}"] = value
         elif isinstance(value, Inert) and value.kind.startswith("__torch__"):
-            found |= _of_torchscript(value, archive, code, f"{prefix}{key}.")
+            found |= _of_torchscript(value, sources, f"{prefix}{key}.")
     return found
 
 
@@ -117,9 +191,11 @@ class _Interpreter:
         :raises ValueError: it is damaged, or does what files of torch do not do
         """
         try:
-            for opcode, argument, _ in pickletools.genops(pickle):
+            for step, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
                 if opcode.name == "STOP":
                     return self._stack.pop()
+                if step == _MOST_STEPS:
+                    raise ValueError(f"its pickle has more than {_MOST_STEPS:,} steps: that is no file of weights")
                 self._step(opcode.name, argument)
         except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
@@ -163,11 +239,11 @@ class _Interpreter:
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, set):
-            target.update(v for v in values if isinstance(v, int | float | str | bytes | tuple))
+            target.update(map(_key, values))
 
     def _set(self, values: list[Any]) -> None:
         target = self._stack[-1]
-        pairs = dict(zip(values[::2], values[1::2], strict=True))
+        pairs = {_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
         if isinstance(target, dict):
             target.update(pairs)
         elif isinstance(target, Inert):
@@ -184,7 +260,9 @@ class _Interpreter:
         elif kind in ("torch._utils _rebuild_parameter", *(f"torch.jit._pickle {tag}" for tag in _TAGS)):
             self._stack.append(arguments[0])
         elif kind in _DICTS:
-            self._stack.append(dict(arguments[0]) if arguments else {})
+            given = arguments[0] if arguments else {}
+            pairs = given.items() if isinstance(given, dict) else given
+            self._stack.append({_key(key): value for key, value in pairs})
         else:
             self._stack.append(Inert(kind))
 
@@ -201,7 +279,7 @@ class _Interpreter:
         what, kind, key, _, numel = self._stack.pop()
         name = kind.name.rpartition(" ")[2]
         if what != "storage" or name not in _DTYPES or not re.fullmatch(r"\w+", key):
-            raise ValueError(f"its pickle refers to {what!r} of {name}, which is not read")
+            raise ValueError(f"its pickle refers to {reprlib.repr(what)} of {name[:60]}, which is not read")
         if key not in self._storages:
             self._storages[key] = self._storage(key, _DTYPES[name], numel)
         if self._storages[key].dtype != _DTYPES[name]:
@@ -212,7 +290,7 @@ class _Interpreter:
         entry = self._archive.getinfo(f"{self._root}data/{key}")
         held = entry.compress_size  # torch packs none
         if not isinstance(numel, int) or not numel * dtype.itemsize == entry.file_size == held:
-            raise ValueError(f"tensor {key} in it is said to have {numel} values, and has {held} bytes")
+            raise ValueError(f"tensor {key} in it is said to have {reprlib.repr(numel)} values, and has {held} bytes")
         content = bytearray(read_entry(self._archive, entry.filename, entry.file_size))
         if not content:
             return th.empty(0, dtype=dtype)
@@ -228,6 +306,17 @@ def _tensor(storage: th.Tensor, offset: int, size: tuple[int, ...], stride: tupl
     if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
         raise ValueError(f"a tensor of size {tuple(size)} in it reaches beyond its {len(storage)} values")
     return th.as_strided(storage, size, stride, offset)
+
+
+def _key(value: Any) -> Any:  # noqa: ANN401
+    """A key of a dict, or an item of a set: a plain value or a tuple of some; what holds more can take ages to hash.
+
+    :raises ValueError: it is something else
+    """
+    for part in value if isinstance(value, tuple) else (value,):
+        if not isinstance(part, int | float | str | bytes | None):
+            raise ValueError(f"its pickle has a {type(part).__name__} as the name of a value")
+    return value
 
 
 def _same(value: Any) -> Any:  # noqa: ANN401

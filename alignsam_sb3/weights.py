@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from alignsam_sb3.files import removed_on_error
-from alignsam_sb3.torch_archives import Inert, is_torch_archive, read_torch_archive
+from alignsam_sb3.torch_archives import Inert, check_older, is_torch_archive, read_torch_archive
 
+_HEADER_BYTES = 4 << 20
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "weights")
 
 
@@ -29,11 +30,28 @@ def save_embedded(state: Mapping[str, th.Tensor], config: Mapping[str, Any], pat
 
 def read_embedded(path: Path) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
     """The architecture (lists as tuples) and the weights, in single precision, that :func:`save_embedded` wrote."""
+    _check_header(path)
     with safe_open(path, "pt") as archive:
         described: dict[str, Any] = json.loads((archive.metadata() or {})["config"])
         weights = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 (not a dict)
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
     return config, {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+
+
+def read_safetensors(path: Path) -> dict[str, th.Tensor]:
+    """The tensors of a safetensors file.
+
+    :raises ValueError: it names more of them than any model has
+    """
+    _check_header(path)
+    return load_file(path)
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > _HEADER_BYTES:
+        raise ValueError(f"its names take {size:,} bytes, and {_HEADER_BYTES:,} are allowed in files of weights")
 
 
 def read_weights(path: Path, landmark: str) -> dict[str, Any]:
@@ -54,8 +72,8 @@ def read_weights(path: Path, landmark: str) -> dict[str, Any]:
         found = inner[0]
     if isinstance(found, Inert):
         raise ValueError(
-            f"{path} holds no state dict but a whole object ({found.kind}), which would have to be run: where it was made, "
-            "write torch.save(model.state_dict(), PATH)"
+            f"{path} holds no state dict but a whole object ({found.kind[:100]}), which would have to be run: where it was "
+            "made, write torch.save(model.state_dict(), PATH)"
         )
     if not isinstance(found, Mapping) or not any(isinstance(value, th.Tensor) for value in found.values()):
         raise ValueError(f"{path} holds no state dict: expected what torch.save(model.state_dict(), PATH) writes")
@@ -72,9 +90,12 @@ def read_weights(path: Path, landmark: str) -> dict[str, Any]:
 def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_safetensors(path)
         with path.open("rb") as file:
-            return read_torch_archive(file) if is_torch_archive(file) else th.load(file, "cpu", weights_only=True)
+            if is_torch_archive(file):
+                return read_torch_archive(file)
+            check_older(file)
+            return th.load(file, "cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise whatever they meet
         raise ValueError(f"{path} is no readable checkpoint ({type(error).__name__}: {error}): download it again") from error
 

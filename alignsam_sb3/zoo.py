@@ -1,6 +1,7 @@
 """RL Zoo with our algorithms, VecEnv, evaluation split and callbacks, for ``scripts/train.py`` and ``enjoy.py``."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -169,8 +170,21 @@ class SamExperimentManager(ExperimentManager):
         if (
             not self.optimize_hyperparameters and not distributed.rank()
         ):  # an empty run folder would be taken for the latest run
-            self._made_folder = not Path(self.save_path).exists()
+            self._take_folder()
+            self._made_folder = True
             super().create_log_folder()  # type: ignore[no-untyped-call]
+
+    def _take_folder(self) -> None:
+        """Make the run's folder, under the next number where another process took this one meanwhile."""
+        while True:
+            try:
+                Path(self.save_path).mkdir(parents=True)
+                return
+            except FileExistsError:
+                number = get_latest_run_id(self.log_path, self.env_name) + 1
+                name = re.sub(rf"(?<=^{re.escape(self.env_name)}_)\d+", str(number), Path(self.save_path).name)
+                self.save_path = str(Path(self.log_path, name))
+                self.params_path = f"{self.save_path}/{self.env_name}"
 
     @contextmanager
     def _nothing_left_empty(self) -> Iterator[None]:

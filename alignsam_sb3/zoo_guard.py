@@ -6,6 +6,7 @@ here all of these are read as plain values.
 """
 
 import argparse
+import ast
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,46 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from alignsam_sb3.arguments import literal
+from alignsam_sb3.policies.plain import CLASSES
 
 _OURS = ("alignsam_sb3.", "gymnasium.", "stable_baselines3.", "sb3_contrib.", "rl_zoo3.")
 _NAMES = ("env_wrapper", "vec_env_wrapper")
 _TRUST = "If you trust its origin, add --trust, and whatever it brings is run"
+
+
+def plain_value(text: str) -> Any:  # noqa: ANN401 (whatever is written)
+    """What the zoo would evaluate, as a plain value; ``dict(name=value)`` and ``nn.ReLU`` are understood, as in its files.
+
+    :raises SystemExit: it is anything else
+    """
+    try:
+        return _value(ast.parse(str(text).strip(), mode="eval").body)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise SystemExit(
+            f"{str(text)[:200]!r} is no plain value (a number, a text in quotes, a list, a dict, dict(name=value), "
+            f"nn.ReLU, True, False or None), and nothing is evaluated. {_TRUST}"
+        ) from None
+
+
+def _value(node: ast.expr) -> Any:  # noqa: ANN401
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError("**")
+        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Attribute):
+        return _class_of(ast.unparse(node))
+    if isinstance(node, ast.List | ast.Tuple):
+        return (list if isinstance(node, ast.List) else tuple)(_value(item) for item in node.elts)
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(k or node): _value(v) for k, v in zip(node.keys, node.values, strict=True)}
+    return ast.literal_eval(node)
+
+
+def _class_of(name: str) -> type[Any]:
+    full = "torch." + name[name.find("nn.") :]
+    if name not in (full, full.removeprefix("torch."), full.replace("torch.", "th.", 1)) or full not in CLASSES:
+        raise ValueError(name)
+    return CLASSES[full]
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -86,12 +123,13 @@ class _UnreadNormalize(VecNormalize):
 
 
 def guard() -> None:
-    """Keep the zoo of this process from unpickling, and from importing what a run's files name."""
+    """Keep the zoo of this process from evaluating, from unpickling, and from importing what a run's files name."""
     plain = SimpleNamespace(load=read_plain_yaml, UnsafeLoader=None)
     for module in (rl_zoo3.utils, rl_zoo3.enjoy):
         module.yaml = plain  # type: ignore[attr-defined]
     for module in (rl_zoo3.utils, rl_zoo3.exp_manager):
         module.VecNormalize = _UnreadNormalize  # type: ignore[attr-defined]
+        module.eval = plain_value  # type: ignore[attr-defined] # before Python's own, for all that the module evaluates
 
 
 def trusting(algorithm: type[BaseAlgorithm], path: str | Path, ours: bool, trust: bool) -> dict[str, Any]:

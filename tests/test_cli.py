@@ -151,6 +151,15 @@ def test_debug_shows_where_it_was_raised():
         cli.main(["pull", "dogs", "--debug"])
 
 
+def test_ctrl_c_says_that_nothing_is_lost(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "calibrate", interrupted)
+    assert cli.main(["calibrate"]) == 130
+    assert "alignsam calibrate: interrupted; what was written is whole" in capsys.readouterr().err
+
+
 def test_training_and_tuning_are_the_zoos(monkeypatch):
     zoo = pytest.importorskip("alignsam_sb3.zoo")
     seen = []

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch as th
+from PIL import Image
 
 from alignsam_sb3 import features
 from alignsam_sb3.datasets import CocoDataset, ToyScenes, UnreadableImageError
 from alignsam_sb3.datasets.base import Sample
+from alignsam_sb3.datasets.together import Together
+from alignsam_sb3.datasets.unlabelled import UnlabelledImages
 from alignsam_sb3.features import SegmenterSource, UnreadableRow, build_bank, open_bank
 
 
@@ -422,3 +425,25 @@ def test_toy_scenes_are_read_by_threads_as_by_one(tmp_path, tiny):
     bank = build_bank(scenes, SegmenterSource(tiny), tmp_path, batch_size=5)
     alone = tiny.encode([scenes[11].image])["embeddings"][0].numpy()
     assert np.abs(bank[11]["embeddings"] - alone).max() < 2e-3 * max(np.abs(alone).max(), 1)
+
+
+def test_pixels_that_change_under_the_same_name_size_and_time_are_described_again(tmp_path, caplog):
+    """As a BMP that is rewritten, and given its old time again."""
+    for k in range(4):
+        Image.new("RGB", (20, 20), (k, 0, 0)).save(tmp_path / f"{k}.bmp")
+    for together in (False, True):
+        data = UnlabelledImages(tmp_path, "all")
+        data = Together([data, ToyScenes("saliency", n_images=2)]) if together else data
+        folder = tmp_path / f"bank{together}"
+        build_bank(data, Model(), folder)
+        path = tmp_path / "2.bmp"
+        stat = path.stat()
+        Image.new("RGB", (20, 20), (99 + together, 0, 0)).save(path)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert type(data)(*((data.parts,) if together else (tmp_path, "all"))).fingerprint == data.fingerprint
+        model = Model()
+        bank = open_bank(data, model, folder)
+        assert bank[2]["fine"].max() == 99 + together
+        assert bank[1]["fine"].max() == 1
+        assert model.calls == [1]
+        assert "the image has changed" in caplog.text

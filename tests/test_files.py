@@ -4,10 +4,13 @@ import json
 import multiprocessing
 import os
 import time
+import zipfile
 
 import pytest
 
 from alignsam_sb3 import files
+from alignsam_sb3.calibration import Calibration
+from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import cache_folder, cache_limit, cache_list, cache_prune, write_bytes, write_json
 
 
@@ -125,3 +128,90 @@ def test_a_limit_that_is_none_is_named(monkeypatch, full):
         cache_prune()
     monkeypatch.setenv("ALIGNSAM_CACHE_LIMIT", "3.2MB")
     assert [e.path.name for e in cache_prune()] == ["old"]
+
+
+@pytest.mark.parametrize(("error", "stays"), [(FileNotFoundError(2, "gone"), "total"), (PermissionError(13, "denied"), "all")])
+def test_what_cannot_be_removed_stays(full, monkeypatch, error, stays, caplog):
+    """Another process removes the same, or the folder cannot be written."""
+    monkeypatch.setattr(files.Path, "rename", lambda *args: (_ for _ in ()).throw(error))
+    assert cache_prune(3_200_000) == []
+    assert ("denied" in caplog.text) == (stays == "all")
+    assert len(cache_list()) == 4
+
+
+def test_everything_in_the_cache_is_listed_and_what_was_asked_for_stays(full):
+    for kind in files.KINDS:
+        (full / kind).mkdir(exist_ok=True)
+        (full / kind / "one").write_bytes(b"x" * 5000)
+    assert {e.kind for e in cache_list()} == set(files.KINDS)
+    cache_prune(1)
+    assert {e.kind for e in cache_list()} == {"checkpoints", "policies"}
+
+
+def test_what_a_kill_left_is_removed(full):
+    prune, unpacking, old = (full / "banks" / f".x.{c * 32}{end}" for c, end in (("a", ""), ("b", ".part"), ("c", ".part")))
+    for path in (prune, unpacking, old):
+        path.mkdir()
+    os.utime(old, (time.time() - 10**6,) * 2)
+    cache_prune(10**9)
+    assert [path.exists() for path in (prune, unpacking, old)] == [False, True, False]
+
+
+def unpack(path, said):
+    from alignsam_sb3.datasets.archives import as_folder
+
+    said.put(sorted(p.name for p in as_folder(path).iterdir() if p.suffix))
+
+
+def test_two_processes_unpack_one_archive(full, tmp_path):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(100):
+            archive.writestr(f"{k:03d}.bin", os.urandom(10_000))
+    context = multiprocessing.get_context("fork")
+    said = context.Queue()
+    both = [context.Process(target=unpack, args=(path, said)) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [said.get(timeout=60) for _ in both] == [[f"{k:03d}.bin" for k in range(100)]] * 2
+    assert len(list((full / "archives").iterdir())) == 1
+
+
+def test_an_unpacked_archive_in_use_stays(full, tmp_path):
+    folder = full / "archives" / "set"
+    folder.mkdir(parents=True)
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+
+    def keep():
+        files.hold(folder)
+        ready.set()
+        done.wait(60)
+
+    other = context.Process(target=keep)
+    other.start()
+    assert ready.wait(60)
+    cache_prune(1)
+    assert folder.exists()
+    done.set()
+    other.join()
+    cache_prune(1)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", [".", "../a", "/a", "C:a"])
+def test_names_that_lead_nowhere_are_not_unpacked(full, tmp_path, name):
+    from alignsam_sb3.datasets.archives import as_folder
+
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(ValueError, match="outside its folder"):
+        as_folder(path)
+
+
+def test_json_from_strangers_may_be_nested_without_end():
+    assert files.parse_json(b'{"a": [1]}') == {"a": [1]}
+    for read in (files.parse_json, Calibration.from_json, lambda text: SeenImages.from_json(files.parse_json(text))):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            read("[" * 100_000)

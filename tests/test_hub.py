@@ -162,6 +162,12 @@ def test_something_else_is_no_policy(tmp_path, policy):
     (tmp_path / "f" / "policy.json").write_text('{"format": 99, "alignsam_sb3": "7"}')
     with pytest.raises(ValueError, match="made by alignsam_sb3 7"):
         hub.from_files(tmp_path / "f", tmp_path / "a.zip")
+    (tmp_path / "f" / "policy.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        hub.from_files(tmp_path / "f", tmp_path / "a.zip")
+    (tmp_path / "f" / "policy.json").write_text(" " * (5 << 20))
+    with pytest.raises(ValueError, match="5,242,880 bytes, and 4,194,304 are allowed"):
+        hub.from_files(tmp_path / "f", tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
     with pytest.raises(ValueError, match="user/name"):
         hub.pull("dogs")

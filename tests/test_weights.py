@@ -4,6 +4,7 @@ import argparse
 import io
 import random
 import struct
+import time
 import zipfile
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alignsam_sb3.archives import Limits, opened_archive
+from alignsam_sb3.fitting import read_checkpoint, write_checkpoint
 from alignsam_sb3.torch_archives import Inert, read_torch_archive
 from alignsam_sb3.weights import load_strictly, read_weights
 
@@ -148,3 +150,65 @@ def test_an_end_that_lies_about_its_number_of_files_is_seen_through():
         opened_archive(io.BytesIO(content), Limits(entries=10)),
     ):
         pass
+
+
+TWO, STORAGE = b"\x80\x02", b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+MODULE, LISTED = b"c__torch__\nM\n)\x81", b"class M(Module):\n  __parameters__ = []\n"
+
+
+def doubled(kind):
+    """A pickle of a hundred bytes that describes 2 to the power of 40 values, by naming each container twice in the next."""
+    first = {"tuple": b"K\x01\x85", "list": b"]", "module": MODULE}[kind]
+    for k in range(40):
+        put, get = b"q" + bytes([k]), b"h" + bytes([k])
+        twice = {
+            "tuple": get + b"\x86",
+            "list": b"0](" + get + get + b"e",
+            "module": b"0" + MODULE + b"}(X\x01\x00\x00\x00a" + get + b"X\x01\x00\x00\x00b" + get + b"ub",
+        }[kind]
+        first += put + twice
+    return first
+
+
+@pytest.mark.parametrize(
+    ("pickle", "message"),
+    [
+        (doubled("list"), "values, .* containers in each other"),
+        (doubled("module"), "values, .* containers in each other"),
+        (b"}" + doubled("tuple") + b"K\x01s", "a tuple as the name of a value"),
+        (b"\x8f(" + doubled("tuple") + b"\x90", "a tuple as the name of a value"),
+        (b"(" + doubled("tuple") + STORAGE[13:] + b"K\x01tQ", "its pickle refers to"),
+        (STORAGE + doubled("tuple") + b"tQ", "is said to have"),
+        (b"]q\x00h\x00a", "one that holds itself"),
+        (MODULE + b"q\x00}(X\x01\x00\x00\x00ah\x00ub", "one that holds itself"),
+        (b"]" * 500_001, "more than 500,000 steps"),
+    ],
+)
+def test_a_small_pickle_that_describes_much_is_refused_at_once(pickle, message):
+    file = zipped(("x/code/__torch__.py", LISTED), ("x/data/0", b"0123"), ("x/data.pkl", TWO + pickle + b"."))
+    start = time.process_time()
+    with pytest.raises(ValueError, match=message) as error:
+        read_torch_archive(file, Limits(ratio=10_000))
+    assert time.process_time() - start < 2
+    assert len(str(error.value)) < 1000
+
+
+def test_files_of_older_and_other_writers_that_take_ages_are_refused_at_once(tmp_path):
+    older, names = tmp_path / "older.pt", tmp_path / "names.safetensors"
+    file = io.BytesIO()
+    th.save(STATE, file, _use_new_zipfile_serialization=False)
+    start = file.getvalue().index(b"}")
+    older.write_bytes(file.getvalue()[:start] + b"]" * 10**6 + file.getvalue()[start:])
+    names.write_bytes((90 << 20).to_bytes(8, "little") + b'{"a":')
+    for path, message in ((older, "more than 500,000 steps"), (names, "names take 94,371,840 bytes")):
+        with pytest.raises(ValueError, match=message):
+            read_weights(path, "a.weight")
+
+
+def test_a_damaged_checkpoint_of_a_fit_is_named(tmp_path):
+    write_checkpoint({"step": 3}, tmp_path / "checkpoint.pt")
+    assert read_checkpoint(tmp_path / "checkpoint.pt") == {"step": 3}
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .*delete it, and the fit begins again"):
+        read_checkpoint(tmp_path / "checkpoint.pt")

@@ -1,5 +1,7 @@
 """What we repair in the zoo, beside what tests/scripts runs from the command line."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import optuna
 import pytest
@@ -11,6 +13,7 @@ from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.zoo import (
     WARM_START,
     FairTrialEvalCallback,
+    SamExperimentManager,
     attach_when_played,
     with_earlier,
     with_warm_start,
@@ -79,3 +82,17 @@ def test_what_a_policy_was_trained_on_comes_first_if_it_is_there(tmp_path, capsy
     )
     gone = {"dataset": f"coco:{tmp_path / 'gone'}", "dataset_kwargs": {}}
     assert with_earlier(gone, "toy:glass") == "toy:glass" and "is not here" in capsys.readouterr().out
+
+
+def test_two_trainings_that_begin_at_once_have_a_folder_each(tmp_path):
+    def manager():
+        found = SamExperimentManager.__new__(SamExperimentManager)
+        found.optimize_hyperparameters, found.log_path, found.env_name = False, str(tmp_path), "SamSeg-v0"
+        found.save_path = str(tmp_path / "SamSeg-v0_1")  # both saw that there was no run yet
+        found.params_path = f"{found.save_path}/SamSeg-v0"
+        found.create_log_folder()
+        return found
+
+    first, second = manager(), manager()
+    assert [Path(m.save_path).name for m in (first, second)] == ["SamSeg-v0_1", "SamSeg-v0_2"]
+    assert all(Path(m.params_path) == Path(m.save_path, "SamSeg-v0") and Path(m.params_path).is_dir() for m in (first, second))

@@ -2,18 +2,22 @@
 
 import argparse
 import io
+import sys
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import rl_zoo3.enjoy
 import rl_zoo3.exp_manager
+import rl_zoo3.train
 import rl_zoo3.utils
 import yaml
 from stable_baselines3 import A2C
+from torch import nn
 
 from alignsam_sb3.arguments import literal
 from alignsam_sb3.policies import SamPPO
-from alignsam_sb3.zoo_guard import guard, read_plain_yaml, trusting
+from alignsam_sb3.zoo_guard import guard, plain_value, read_plain_yaml, trusting
 from alignsam_sb3.zoo_options import translate
 
 
@@ -26,6 +30,8 @@ def guarded(monkeypatch):
         (rl_zoo3.exp_manager, "VecNormalize"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
+    for module in (rl_zoo3.utils, rl_zoo3.exp_manager):
+        monkeypatch.setattr(module, "eval", eval, raising=False)
     guard()
 
 
@@ -116,3 +122,52 @@ def test_pickles_beside_a_policy_are_refused(tmp_path, guarded):
     (tmp_path / "replay_buffer.pkl").touch()
     with pytest.raises(SystemExit, match=r"replay_buffer\.pkl is a pickle"):
         trusting(SamPPO, tmp_path / "p.zip", True, False)
+
+
+def test_what_the_zoos_files_say_is_understood():
+    said = "dict(net_arch=dict(pi=[64, 64], vf=(1,)), activation_fn=nn.ReLU, ortho_init=False)"
+    assert plain_value(said) == {"net_arch": {"pi": [64, 64], "vf": (1,)}, "activation_fn": nn.ReLU, "ortho_init": False}
+    assert plain_value("{'a': th.nn.Tanh}") == {"a": nn.Tanh}
+    assert plain_value(" 3") == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dict(a=print(1))",
+        "dict(**{'a': 1})",
+        "{**{}}",
+        "nn.Linear",
+        "os.nn.ReLU",
+        "nn.ReLU.x",
+        "dict([(1, 2)])",
+        "(lambda: 1)()",
+    ],
+)
+def test_what_runs_something_is_not(text):
+    with pytest.raises(SystemExit, match=r"is no plain value.*nothing is evaluated.*--trust"):
+        plain_value(text)
+
+
+@pytest.mark.parametrize("option", ["--env-kw", "--eval-env-kw", "--hyperp"])
+def test_an_option_that_is_cut_short_is_read_as_plain_too(guarded, monkeypatch, option, tmp_path):
+    """The zoo takes the beginnings of its options, which ours does not know."""
+    written = tmp_path / "written"
+    argv = ["--algo", "ppo", option, f"x:open({str(written)!r}, 'w')"]
+    with pytest.raises(SystemExit):
+        translate("train", argv)
+    monkeypatch.setattr(sys, "argv", ["train", *argv])
+    with pytest.raises(SystemExit, match="nothing is evaluated"):
+        rl_zoo3.train.train()
+    assert not written.exists()
+
+
+def test_texts_among_hyperparameters_are_not_evaluated(guarded, tmp_path):
+    written, same = tmp_path / "written", lambda hyperparams: hyperparams
+    manager = SimpleNamespace(verbose=0, n_timesteps=1, n_evaluations=1, optimize_hyperparameters=False)
+    manager._preprocess_schedules = manager._preprocess_normalization = same
+    for name in ("policy_kwargs", "monitor_kwargs"):
+        given = {"n_envs": 1, name: f"dict(a=open({str(written)!r}, 'w'))"}
+        with pytest.raises(SystemExit, match="nothing is evaluated"):
+            rl_zoo3.exp_manager.ExperimentManager._preprocess_hyperparams(manager, given)
+    assert not written.exists()

@@ -12,6 +12,7 @@ from alignsam_sb3.annotate.play import Play
 from alignsam_sb3.annotate.predicting import Picture
 from alignsam_sb3.annotate.review import Review
 from alignsam_sb3.annotate.window import Window
+from alignsam_sb3.datasets.image_files import forget_other_formats
 
 try:
     import gradio as gr
@@ -157,6 +158,7 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, sha
     :return: its address
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    forget_other_formats()
     if share:
         print("--share: Gradio's servers pass this page on to anybody who has the link, photos included")
     elif host not in ("127.0.0.1", "localhost", "::1"):

@@ -4,12 +4,14 @@ import hashlib
 import logging
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
+from uuid import uuid4
 
 from alignsam_sb3.datasets.image_files import file_stamp
 from alignsam_sb3.datasets.splits import split_of
-from alignsam_sb3.files import cache_folder
+from alignsam_sb3.files import cache_folder, hold
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +35,13 @@ def as_folder(path: Path) -> Path:
     target = cache_folder() / "archives" / f"{path.stem}-{key}"
     if not target.is_dir():
         _unpack(path, target)
+    hold(target)
     inside = [p for p in target.iterdir() if not p.name.startswith((".", "__MACOSX"))]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and split_of(inside[0].name) is None else target
 
 
 def _unpack(path: Path, target: Path) -> None:
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
@@ -51,8 +53,13 @@ def _unpack(path: Path, target: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as packed, place.open("wb") as unpacked:
                     _copy(packed, unpacked, member)
-        part.rename(target)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        try:
+            part.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            shutil.rmtree(part, ignore_errors=True)  # another process unpacked it meanwhile
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise ValueError(f"{path} cannot be unpacked: {type(error).__name__}: {error}") from error
     except BaseException:
@@ -71,7 +78,8 @@ def _refuse(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or member.external_attr >> 28 == 0xA:
+        climbs = not name.parts or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]
+        if climbs or member.external_attr >> 28 == 0xA:
             raise ValueError(
                 f"{path} holds {member.filename!r}, which would be written outside its folder: it is not unpacked"
             )

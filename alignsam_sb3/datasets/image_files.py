@@ -4,6 +4,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,17 @@ def formats() -> tuple[str, ...]:
     """The formats that are opened: photographs and masks, and none that Pillow hands to another program."""
     Image.init()
     return tuple(name for name in _WANTED if name in Image.OPEN)
+
+
+def forget_other_formats() -> None:
+    """Let nothing in this process open other formats than :func:`formats`.
+
+    For servers: their library opens with Pillow what strangers upload, and Pillow hands PostScript to a program.
+    """
+    kept = formats()
+    Image.ID[:] = [name for name in Image.ID if name in kept]
+    for name in set(Image.OPEN) - set(kept):
+        del Image.OPEN[name]
 
 
 def name_of(source: Source) -> str:
@@ -95,6 +107,15 @@ def file_stamp(path: Path) -> str:
         return "missing"
     stat = path.stat()
     return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def content_key(source: Source) -> bytes:
+    """Changes when a file's bytes do, whatever its size and time say; of a file that cannot be read it is empty."""
+    try:
+        content = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+    except OSError:
+        return b""
+    return sha256(content).digest()
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

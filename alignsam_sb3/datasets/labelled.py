@@ -22,7 +22,7 @@ from tqdm import tqdm
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import ANY_CATEGORY, Sample, indices_by_category
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.image_files import MAX_PIXELS, Source, UnreadableImageError, file_stamp
+from alignsam_sb3.datasets.image_files import MAX_PIXELS, Source, UnreadableImageError, content_key, file_stamp
 from alignsam_sb3.datasets.images import PhotoReader, other_size, stored_pixels
 from alignsam_sb3.datasets.labels import read_labels
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
@@ -266,6 +266,13 @@ class LabelledImages(ABC):
     def stored(self, index: int) -> NDArray[Any]:
         """The pixels of one photograph's file, (H, W, 3), see :func:`~alignsam_sb3.datasets.images.stored_pixels`."""
         return stored_pixels(self._source(self._records[index]))
+
+    def content_key(self, index: int) -> bytes:
+        """Changes when the bytes of a photograph do."""
+        try:
+            return content_key(self._source(self._records[index]))
+        except (OSError, ValueError, KeyError, TypeError):  # of a damaged file that holds it; reading it says so
+            return b""
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]

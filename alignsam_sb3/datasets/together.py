@@ -74,6 +74,12 @@ class Together:
         read = getattr(self.parts[k], "stored", None)
         return read(row) if read is not None else self.parts[k][row].image
 
+    def content_key(self, index: int) -> bytes:
+        """Changes when the bytes of an image's file do; of an image that has no file it says nothing."""
+        k, row = self._rows[index]
+        key = getattr(self.parts[k], "content_key", None)
+        return b"" if key is None else bytes(key(row))
+
     @cached_property
     def images_by_category(self) -> tuple[NDArray[np.int64], ...]:
         return tuple(np.array(sorted(self._showing(c)), np.int64) for c in range(len(self._names)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alignsam_sb3.datasets.archives import as_folder
 from alignsam_sb3.datasets.base import Sample
 from alignsam_sb3.datasets.finding import images_in, printable
-from alignsam_sb3.datasets.image_files import file_stamp
+from alignsam_sb3.datasets.image_files import content_key, file_stamp
 from alignsam_sb3.datasets.images import PhotoReader, stored_pixels
 from alignsam_sb3.datasets.labelled import Record
 from alignsam_sb3.datasets.skipped import Skipped
@@ -97,6 +97,10 @@ class UnlabelledImages:
     def stored(self, index: int) -> NDArray[Any]:
         """The pixels of one photograph's file, (H, W, 3), see :func:`~alignsam_sb3.datasets.images.stored_pixels`."""
         return stored_pixels(self._records[index].image)
+
+    def content_key(self, index: int) -> bytes:
+        """Changes when the bytes of an image's file do."""
+        return content_key(self._records[index].image)
 
     def __getitem__(self, index: int) -> Sample:
         image = self.photos.read(self._records[index].image)

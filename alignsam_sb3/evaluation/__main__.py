@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 
+from alignsam_sb3.commands import run_command
 from alignsam_sb3.datasets.seen import hash_in
 from alignsam_sb3.envs import CLICK_ENV
 from alignsam_sb3.envs.batch import ClickBatch
@@ -136,4 +137,4 @@ def run(args: argparse.Namespace, argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("evaluation", main))

@@ -17,15 +17,18 @@ import torch as th
 
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
 from alignsam_sb3.datasets.seen import SeenImages
+from alignsam_sb3.files import parse_json
 from alignsam_sb3.torch_archives import read_torch_archive
 
 RECIPE = "alignsam.json"
 SEEN = "seen.json"
 """Hashes of the images that a policy was trained on."""
 _MB = 1 << 20
-_ARCHIVE = Limits(entries=64, entry_bytes=256 * _MB, total_bytes=768 * _MB)
+ENTRY_BYTES, JSON_BYTES = 256 * _MB, 4 * _MB
+"""Of an entry, and of one that is JSON, at most."""
+_ARCHIVE = Limits(entries=64, entry_bytes=ENTRY_BYTES, total_bytes=768 * _MB)
 _TENSORS = Limits(entries=20_000, entry_bytes=256 * _MB, total_bytes=256 * _MB)
-_PICKLE, _JSON, _SEEN = 2 * _MB, 4 * _MB, 32 * _MB
+_PICKLE, _SEEN = 2 * _MB, 32 * _MB
 _DEEP, _LONG, _TEXT, _LARGE = 16, 10_000, 10_000, 1e12  # of JSON: levels, items in a level, characters, numbers
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -59,7 +62,7 @@ class PolicyArchive:
             names = archive.namelist()
             self._names = [name for name in names if name != "pytorch_variables.pth"]
             data = RECIPE if RECIPE in names else "data"
-            self._data = _plain_json(read_entry(archive, data, _JSON), data)
+            self._data = _plain_json(read_entry(archive, data, JSON_BYTES), data)
 
     @property
     def recipe(self) -> dict[str, Any] | None:
@@ -85,7 +88,7 @@ class PolicyArchive:
         with self._opened() as archive:
             if SEEN not in archive.namelist():
                 return None
-            return SeenImages.from_json(json.loads(read_entry(archive, SEEN, _SEEN)))
+            return SeenImages.from_json(parse_json(read_entry(archive, SEEN, _SEEN)))
 
     @property
     def data(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from filelock import FileLock
@@ -15,7 +16,7 @@ from pycocotools import mask as rle
 from tqdm import tqdm
 
 from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError
-from alignsam_sb3.files import cache_folder
+from alignsam_sb3.files import cache_folder, parse_json
 from alignsam_sb3.prompting.text import TextAnswer, TextSegmenter
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ def build_cache(
 ) -> PredictionCache:
     """Ask every text on every image, with a progress bar; go on where an interrupted run stopped; open what is there.
 
-    One line of JSON for each image is appended to ``answers.jsonl``; a line that an interruption cut is asked again.
+    One line of JSON for each image is appended to ``answers.jsonl``, with a checksum. A line that an interruption cut,
+    or that is damaged, is asked again.
 
     :param indices: images to ask; by default all
     :param folder: where the table lies; by default a folder of the cache named after data set, segmenter and texts
@@ -103,9 +105,13 @@ def build_cache(
                     known[i] = _record(image, answers)
                     if any(answer.failed for answer in answers):  # not kept: asked again the next time
                         continue
-                lines.write(json.dumps({"index": i, "record": known[i]}) + "\n")
+                lines.write(json.dumps({"index": i, "record": known[i], "checksum": _checksum(i, known[i])}) + "\n")
                 lines.flush()
     return PredictionCache(tuple(texts), [known.get(i) for i in range(len(dataset))])
+
+
+def _checksum(index: int, record: dict[str, Any] | None) -> int:
+    return crc32(json.dumps([index, record], sort_keys=True).encode())
 
 
 def _read_lines(path: Path, key: list[Any]) -> dict[int, dict[str, Any] | None]:
@@ -116,15 +122,22 @@ def _read_lines(path: Path, key: list[Any]) -> dict[int, dict[str, Any] | None]:
     whole = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines):
+            if not line.endswith(b"\n"):
+                break
             try:
-                entry = json.loads(line)
-            except ValueError:  # cut, or no JSON at all
+                entry = parse_json(line)
+            except ValueError:
+                entry = None
+            if not number and (not isinstance(entry, dict) or entry.get("key") != key):
                 break
-            if not line.endswith(b"\n") or not isinstance(entry, dict) or (number == 0 and entry.get("key") != key):
-                break
-            if number:
-                known[entry["index"]] = entry["record"]
             whole += len(line)
+            if isinstance(entry, dict) and entry.keys() == {"index", "record", "checksum"}:
+                i, record = entry["index"], entry["record"]
+                if entry["checksum"] == _checksum(i, record):
+                    known[i] = record
+                    continue
+            if number:
+                logger.warning("line %d of %s is damaged: its image is asked again", number + 1, path)
     with path.open("r+b") as lines:
         lines.truncate(whole)
     return known

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch as th
 
+from alignsam_sb3.files import parse_json
 from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.names import nearest
 
@@ -94,7 +95,7 @@ def read_config(folder: Path, known: Collection[str], refused: Mapping[str, str]
     """
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = parse_json(path.read_text())
         model_type = config["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no configuration of a model ({type(error).__name__}: {error})") from error

@@ -64,10 +64,15 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, mp_context=context, initializer=end_with, initargs=(os.getpid(),)) as pool:
         futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
-        for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks", disable=not jobs):
-            if future.result():
-                failed += 1
-                tqdm.write(future.result())
+        try:
+            for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks", disable=not jobs):
+                if future.result():
+                    failed += 1
+                    tqdm.write(future.result())
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise SystemExit(f"interrupted: finished variants are in {args.out}; the same command goes on") from None
     if not jobs or failed < len(jobs):
         print(report(args.out))
         print(f"Written to {args.out}: report.md, curves.png, and each seed's numbers")

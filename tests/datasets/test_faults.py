@@ -1,5 +1,6 @@
 """Kinds of fault that public reports named: each is read right, refused with a reason, or counted."""
 
+import io
 import json
 import os
 import zipfile
@@ -7,11 +8,12 @@ import zipfile
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from alignsam_sb3.callbacks.metrics import category_key
 from alignsam_sb3.datasets import UnreadableImageError, load_dataset
 from alignsam_sb3.datasets.__main__ import main
+from alignsam_sb3.datasets.image_files import forget_other_formats
 from alignsam_sb3.datasets.images import PhotoReader
 from alignsam_sb3.datasets.labels import voc_colours
 from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
@@ -213,6 +215,20 @@ def test_no_format_that_calls_another_program(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
     with pytest.raises(UnreadableImageError, match="cannot identify"):
         PhotoReader().read(tmp_path / "a.png")
+
+
+def test_a_server_opens_no_such_format_either(monkeypatch):
+    """Gradio opens with Pillow itself what people upload."""
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    assert Image.open(io.BytesIO(postscript)).format == "EPS"
+    forget_other_formats()
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(postscript))
+    png = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(png, "PNG")
+    assert Image.open(png).format == "PNG"
 
 
 def test_links_odd_endings_and_names_that_are_not_utf8(tmp_path, capsys):

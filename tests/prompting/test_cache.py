@@ -62,6 +62,24 @@ def test_an_interrupted_table_asks_only_what_is_missing(scenes, tmp_path):
     assert third.asked == 0
 
 
+def test_a_damaged_line_is_asked_again_and_the_others_are_kept(scenes, tmp_path, caplog):
+    wanted = build_cache(scenes, Graded(), ("a", "b"), folder=tmp_path)
+    path = tmp_path / "answers.jsonl"
+    lines = path.read_text().splitlines()
+    place = lines[2].index('"levels": ["') + 14
+    lines[2] = lines[2][:place] + chr(ord(lines[2][place]) ^ 1) + lines[2][place + 1 :]
+    lines[4] = "[]"
+    path.write_text("\n".join(lines) + "\n")
+    again = Graded()
+    found = build_cache(scenes, again, ("a", "b"), folder=tmp_path)
+    assert again.asked == 2
+    assert all((found[i, 0].mask == wanted[i, 0].mask).all() for i in range(5))
+    assert "line 3" in caplog.text
+    third = Graded()
+    build_cache(scenes, third, ("a", "b"), folder=tmp_path)
+    assert third.asked == 0
+
+
 def test_other_texts_are_another_table(scenes, tmp_path):
     build_cache(scenes, Graded(), ("a", "b"), folder=tmp_path)
     other = Graded()

@@ -10,7 +10,6 @@ Interrupt a fit at any time: the same command goes on from the last checkpoint i
 import argparse
 import json
 import shlex
-import sys
 import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -20,12 +19,13 @@ import numpy as np
 import torch as th
 
 from alignsam_sb3.arguments import positive_float, positive_int
+from alignsam_sb3.commands import run_command
 from alignsam_sb3.datasets import SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.images import file_stamp
 from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
-from alignsam_sb3.files import write_json
+from alignsam_sb3.files import parse_json, write_json
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, corpus_key, found_key, require_truth
 from alignsam_sb3.rewards.network.fit import Examples, Fit, FitOptions
@@ -201,7 +201,7 @@ def measure_command(args: argparse.Namespace) -> None:
 def _seen_by(network: str | Path) -> SeenImages:
     """The images that a network was fitted on, as far as its folder says."""
     path = (Path(network) if Path(network).is_dir() else Path(network).parent) / SEEN
-    return SeenImages.from_json(json.loads(path.read_text())) if path.is_file() else SeenImages()
+    return SeenImages.from_json(parse_json(path.read_text())) if path.is_file() else SeenImages()
 
 
 def _refuse_seen(seen: SeenImages, dataset: SegmentationDataset, corpus: Corpus, allowed: bool) -> None:
@@ -259,8 +259,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(1) from None
+    raise SystemExit(run_command("error", main))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from alignsam_sb3.features import FeatureBank
-from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
+from alignsam_sb3.fitting import cosine_schedule, read_checkpoint, write_checkpoint
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.corpus import Corpus
 from alignsam_sb3.rewards.network.frame import spoken_in_frame
@@ -138,7 +138,7 @@ class Fit:
         return self.out / "checkpoint.pt"
 
     def _resume(self) -> None:
-        state = th.load(self._checkpoint, weights_only=True)
+        state = read_checkpoint(self._checkpoint)
         wanted = self._identity()
         if state["options"] != wanted:
             raise ValueError(
