@@ -20,6 +20,7 @@ from alignsam_sb3.annotate.predicting import Picture, Predicts, in_original, rea
 from alignsam_sb3.annotate.run import Found, Identity, Run
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.calibration import GOOD
+from alignsam_sb3.choice import ANSWERS, LAST
 from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp
 from alignsam_sb3.datasets.labelled import images_in
 from alignsam_sb3.names import nearest
@@ -43,6 +44,7 @@ class Summary:
     :param doubtful: how many a person should look at
     :param seconds: that this call took
     :param calibrated: whether scores promise anything
+    :param answer: whose masks these are, a name in :data:`~alignsam_sb3.choice.ANSWERS`
     """
 
     images: int
@@ -53,12 +55,14 @@ class Summary:
     doubtful: int
     seconds: float
     calibrated: bool
+    answer: str = LAST
 
     def __str__(self) -> str:
         rate = f"{self.new / self.seconds:.1f} images/s" if self.new and self.seconds else "nothing new"
         said = (
             f"{self.images} images annotated ({rate}), {self.skipped} skipped. Of {self.masks} masks {self.present} show "
-            f"their category; {self.masks - self.doubtful} can be taken as they are, {self.doubtful} are to be reviewed"
+            f"their category; {self.masks - self.doubtful} can be taken as they are, {self.doubtful} are to be reviewed. "
+            f"Each is {ANSWERS[self.answer]}"
         )
         promise = "" if self.calibrated else ". Their scores promise nothing before `alignsam calibrate`; they set the order"
         return said + promise
@@ -110,7 +114,7 @@ def annotate_folder(
     files = [path for path in images_in(folder) if not path.resolve().is_relative_to(out)]
     if not files:
         raise ValueError(f"no images in {folder}: a folder of .jpg, .png or the like is expected")
-    run = Run.create(out, Identity(str(folder), predict.fingerprint, wanted, _hash(predict)))
+    run = Run.create(out, Identity(str(folder), predict.fingerprint, wanted, predict.answer, _hash(predict)))
     try:
         with FileLock(out / "lock", timeout=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow still refuses what is twice as large
@@ -324,4 +328,4 @@ def _summary(run: Run, new: int, threshold: float, seconds: float, calibrated: b
         masks += len(found.annotations)
         present += sum(a.present for a in found.annotations)
         doubtful += sum(is_doubtful(a, threshold) for a in found.annotations)
-    return Summary(images, new, skipped, masks, present, doubtful, seconds, calibrated)
+    return Summary(images, new, skipped, masks, present, doubtful, seconds, calibrated, run.identity.answer)
