@@ -1,15 +1,16 @@
 """Calibration: from what was measured of a mask to its predicted Dice, a lower bound that holds, and what may go unreviewed.
 
-Labelled images that no training saw are cut in three. One third fits how signals tell Dice and presence. On the other two
-that fit is only measured. The bound is split conformal prediction, and the accepted share is found by a sequence of binomial
-tests, as in Learn then Test. So both hold for images drawn like the labelled ones, whatever the fit is worth.
+Labelled images that no training saw are cut in three. On one third it is chosen whose masks are handed out, and fitted how
+signals tell Dice and presence. On the other two all that is only measured. The bound is split conformal prediction, and the
+accepted share is found by a sequence of binomial tests, as in Learn then Test. So both hold for images drawn like the labelled
+ones, whatever choice and fit are worth.
 """
 
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -22,6 +23,7 @@ from scipy.stats import binom
 
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
+from alignsam_sb3.choice import Choice
 from alignsam_sb3.files import parse_json, removed_on_error
 
 ENTRY = "calibration.json"
@@ -71,6 +73,7 @@ class Calibration:
     :param level: probability with which :attr:`Annotation.low` is to hold
     :param policy: hash of the policy whose masks these were
     :param data: fingerprint of the labelled images
+    :param choice: whose masks these were
     """
 
     names: tuple[str, ...]
@@ -85,6 +88,7 @@ class Calibration:
     level: float = 0.9
     policy: str = ""
     data: str = ""
+    choice: Choice = field(default_factory=Choice)
 
     def _features(self, annotations: Sequence[Annotation]) -> Floats:
         """(N, F): signals, their squares, and which category."""
@@ -161,7 +165,10 @@ class Calibration:
 
     def to_json(self) -> str:
         """As JSON; :meth:`from_json` reads it again."""
-        return json.dumps(asdict(self), indent=1)
+        values = asdict(self)
+        if self.choice == Choice():
+            del values["choice"]  # as before there was one, so that runs which began then go on
+        return json.dumps(values, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Calibration":
@@ -171,10 +178,11 @@ class Calibration:
         """
         try:
             values: dict[str, Any] = parse_json(text)
+            choice = Choice.of(values.pop("choice")) if "choice" in values else Choice()
             plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            found = cls(**plain)
+            found = cls(**plain, choice=choice)
             found._check()
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"this is no calibration of this version ({error}): run `alignsam calibrate` again") from error
         return found
 
@@ -229,20 +237,35 @@ def fit_calibration(judged: Sequence[Judged], level: float = 0.9, seed: int = 0,
     :param data: fingerprint of the labelled images, for the record
     :raises ValueError: too few pairs, or a level that is none
     """
+    images = list(dict.fromkeys(j.annotation.image_id for j in judged))
+    fitted = {images[i] for i in third(len(images), seed)[0]}
+    part = [j for j in judged if j.annotation.image_id in fitted]
+    rest = [j for j in judged if j.annotation.image_id not in fitted]
+    return calibrated(part, rest, level, data)
+
+
+def third(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Which of so many images are for choosing and fitting, and which for measuring."""
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    cut = math.ceil(count / 3)
+    return sorted(order[:cut]), sorted(order[cut:])
+
+
+def calibrated(part: Sequence[Judged], rest: Sequence[Judged], level: float = 0.9, data: str = "") -> Calibration:
+    """Fit on the masks of some images and measure that on those of others; see :func:`fit_calibration`.
+
+    :raises ValueError: too few masks, or a level that is none
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}: 0.9 is 90 %")
-    images = list(dict.fromkeys(j.annotation.image_id for j in judged))
-    if len(judged) < LEAST_PAIRS or len(images) < 3:
+    masks, images = len(part) + len(rest), len({j.annotation.image_id for j in (*part, *rest)})
+    if masks < LEAST_PAIRS or images < 3 or not part or not rest:
         raise ValueError(
-            f"{len(judged)} masks of {len(images)} labelled images are too few to calibrate: at least {LEAST_PAIRS} masks "
+            f"{masks} masks of {images} labelled images are too few to calibrate: at least {LEAST_PAIRS} masks "
             "of 3 images are needed, and 100 images make it worth having. Of a folder without splits a fifth is taken; "
             "--split all takes every image, where none of them was trained on"
         )
-    order = np.random.default_rng(seed).permutation(len(images))
-    fitted = {images[i] for i in order[: math.ceil(len(images) / 3)]}
-    part = [j for j in judged if j.annotation.image_id in fitted]
-    rest = [j for j in judged if j.annotation.image_id not in fitted]
-    begun = _fit(part, level, judged[0].annotation.policy, data)
+    begun = _fit(part, level, part[0].annotation.policy, data)
     present, scores = begun._judge([j.annotation for j in rest])
     dices = [j.final(bool(p)) for j, p in zip(rest, present, strict=True)]
     return replace(begun, scores=tuple(scores.tolist()), dices=tuple(float(d) for d in dices))

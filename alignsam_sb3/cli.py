@@ -130,7 +130,8 @@ def _cluster(args: argparse.Namespace, predict: "Predictor") -> "AbstractContext
 
 
 def _calibrate(argv: list[str]) -> None:
-    """Learn on labelled images how far masks can be trusted, and put that into the policy's zip."""
+    """Learn on labelled images whose masks to hand out and how far to trust them; kept in the policy's zip."""
+    from alignsam_sb3.choice import ANSWERS
     from alignsam_sb3.datasets import require
     from alignsam_sb3.datasets.options import add_dataset_kwargs
 
@@ -145,6 +146,9 @@ def _calibrate(argv: list[str]) -> None:
     add_dataset_kwargs(parser, help="options of the data set that differ from the policy's: min_area=0.02 category=crack")
     parser.add_argument("--level", type=float, default=0.9, help="probability with which lower bounds are to hold")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--answer", metavar="NAME", help=f"whose masks are handed out, of {', '.join(ANSWERS)}; chosen by default"
+    )
     args = parser.parse_args(argv)
     if args.labelled is not None:
         require(args.labelled)
@@ -154,9 +158,11 @@ def _calibrate(argv: list[str]) -> None:
     from alignsam_sb3.policies.archive import PolicyArchive
 
     dataset = labelled_like(read_recipe(args.policy)["env"], args.labelled, args.split, args.dataset_kwargs)
-    found = calibrate(_load(args), dataset, args.level, args.seed, seen=PolicyArchive(args.policy).seen)
+    seen = PolicyArchive(args.policy).seen
+    found = calibrate(_load(args), dataset, args.level, args.seed, seen=seen, answer=args.answer)
     found.write(args.policy)
     said = describe(found)
+    print(found.choice)
     print(f"Calibrated on {len(dataset)} labelled images. On {said['masks']:.0f} masks that the fit did not see:")
     print(f"mean Dice {said['mean Dice']:.3f}, predicted with a mean error of {said['mean error of the score']:.3f}")
     for share in (0.02, 0.05, 0.1):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional as F
 
+from alignsam_sb3.choice import ANSWERS, LAST
 from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.frame import PADDING
 from alignsam_sb3.predictor import Predictor
@@ -21,6 +23,8 @@ from alignsam_sb3.segmenters import SamSegmenter
 from alignsam_sb3.segmenters.decoder import all_masks, embed_prompts
 from alignsam_sb3.semantics import ClipSurgery
 from alignsam_sb3.semantics.clip_surgery import feature_surgery, similarity_maps, surgery_tokens
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = Path(__file__).parent / "assets" / "onnx_example.py"
 
@@ -122,6 +126,12 @@ def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
         raise ValueError(
             "only policies that click by themselves for a SAM can be exported, and this one has "
             + (", ".join(odd) or segmenter.name)
+        )
+    if predict.answer != LAST:
+        logger.warning(
+            "the files hand out %s, not %s, which calibration chose and alignsam annotate takes",
+            ANSWERS[LAST],
+            ANSWERS[predict.answer],
         )
     folder.mkdir(parents=True, exist_ok=True)
     sam, side = segmenter.sam.cpu(), segmenter.img_size

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,33 +12,46 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.nn.functional import adaptive_avg_pool2d
 
 from alignsam_sb3.annotation import Annotation
-from alignsam_sb3.boxes import map_box
 from alignsam_sb3.calibration import Calibration
+from alignsam_sb3.choice import LAST
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.images import read_rgb
+from alignsam_sb3.drawers import (
+    BEST_SCORE,
+    CLIP_POINTS,
+    MAP_ALONE,
+    MAP_PROMPT,
+    RULES,
+    Drawn,
+    by_agent,
+    by_clip,
+    by_map,
+    by_map_prompt,
+    network_score,
+)
 from alignsam_sb3.envs.episodes import ClickEpisodes
-from alignsam_sb3.envs.spaces import picture_side
 from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.names import nearest
+from alignsam_sb3.photos import Encoded, Photo, encode_photos
 from alignsam_sb3.policies import load_policy, read_recipe
 from alignsam_sb3.policies.frozen import warn_of_changed_models
+from alignsam_sb3.rewards.network import RewardScorer, embedded_for, load_scorer
 from alignsam_sb3.segmenters import PromptableSegmenter, load_segmenter
 from alignsam_sb3.semantics import ClipSurgery, LanguagePrior, load_clip
-from alignsam_sb3.signals import language_signals
+from alignsam_sb3.session import in_images
+from alignsam_sb3.signals import language_signals, mask_signals
 from alignsam_sb3.task import Task
 
 logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 64  # of an image and a category, played together
 IMAGES_AT_ONCE = 16  # encoded together
-Photo = NDArray[np.uint8]
 Shown = Photo | str | Path | Image.Image
 
 
@@ -51,7 +65,7 @@ class Predictor:
     :param clip: the frozen language prior, where the policy hears one
     :param recipe: how the policy was built
     :param calibration: how far its masks can be trusted, if that was measured
-    :raises ValueError: the policy has clicks labelled by the truth
+    :raises ValueError: the policy has clicks labelled by the truth, or cannot hand out what its calibration chose
     """
 
     def __init__(
@@ -71,6 +85,8 @@ class Predictor:
         default = Task().to_json()  # an option that a later version adds changes no policy that does not use it
         chosen = {name: value for name, value in task.to_json().items() if value != default[name]}
         self.fingerprint = digest(model.policy.state_dict(), json.dumps(chosen, sort_keys=True))
+        if self.answer != LAST:
+            self._check_answer(self.answer)
 
     @classmethod
     def load(
@@ -162,11 +178,29 @@ class Predictor:
         :raises ValueError: there is no such category
         """
         places = [self._place(name) for name in categories]
-        out: list[list[Annotation]] = []
+        return self._judged(self._play_all(images, places, (self.answer,))[self.answer])
+
+    def compare(
+        self, images: Sequence[Photo], categories: Sequence[str], answers: Sequence[str]
+    ) -> dict[str, list[list[Annotation]]]:
+        """The same for several answers, without the judgement of a calibration, which is of one of them alone.
+
+        :param answers: some of :attr:`answers`
+        :raises ValueError: there is no such category, or no such answer
+        """
+        for name in answers:
+            self._check_answer(name)
+        return self._play_all(images, [self._place(name) for name in categories], answers)
+
+    def _play_all(
+        self, images: Sequence[Photo], places: Sequence[int], answers: Sequence[str]
+    ) -> dict[str, list[list[Annotation]]]:
+        out: dict[str, list[list[Annotation]]] = {name: [] for name in answers}
         group = max(min(IMAGES_AT_ONCE, PAIRS_AT_ONCE // max(len(places), 1)), 1)
         for start in range(0, len(images), group):
-            out += self._play(images[start : start + group], places)
-        return self._judged(out)
+            for name, found in self._play(images[start : start + group], places, answers).items():
+                out[name] += found
+        return out
 
     def _place(self, name: str) -> int:
         if name not in self.categories:
@@ -179,102 +213,90 @@ class Predictor:
         judged = iter(self.calibration.judge_all([annotation for row in found for annotation in row]))
         return [[next(judged) for _ in row] for row in found]
 
+    @property
+    def answer(self) -> str:
+        """Whose masks are handed out: the agent's last ones (``"last"``), if calibration chose nothing else."""
+        return LAST if self.calibration is None else self.calibration.choice.answer
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What could be handed out: names in :data:`~alignsam_sb3.choice.ANSWERS`."""
+        own = [LAST, *RULES]
+        own += [BEST_SCORE] if self._scorer is not None else []
+        own += [CLIP_POINTS] if self._prior is not None else []
+        own += [MAP_PROMPT, MAP_ALONE] if getattr(self.model.policy, "srm", None) is not None else []
+        return tuple(own)
+
+    @cached_property
+    def _scorer(self) -> RewardScorer | None:
+        """The reward network that knows the categories and the frozen models, if there is one."""
+        language = None if self._prior is None else self._prior.fingerprint
+        try:
+            given = self.task.reward_network or embedded_for(self.categories)
+            scorer = load_scorer(given, self.segmenter.device) if isinstance(given, str) else given
+            scorer.check(self.categories, self.segmenter.fingerprint, language)
+        except (OSError, ValueError) as error:
+            logger.debug("no reward network scores these masks: %s", error)
+            return None
+        return scorer
+
+    def _check_answer(self, name: str) -> None:
+        if name not in self.answers:
+            raise ValueError(nearest("answer of this policy", name, self.answers))
+
     @th.no_grad()
-    def _play(self, images: Sequence[Photo], places: Sequence[int]) -> list[list[Annotation]]:
-        """Play some images that are encoded together."""
-        count = len(places)
-        rows = np.repeat(np.arange(len(images)), count)
-        categories = np.tile(np.array(places, np.int64), len(images))
-        episodes, said = self._begin(images, rows, categories)
-        over, before = np.zeros(len(rows), bool), episodes.sessions.logits
-        for _ in range(self.task.max_steps):
-            observation: Any = episodes.observe()
-            actions, _ = self.model.predict(observation, deterministic=True)
-            before = episodes.sessions.logits
-            plan = episodes.plan(actions, ~over)
-            episodes.carry_out(plan)
-            over |= episodes.over(plan)
-            episodes.refresh()
-        signals = self._signals(episodes, before)
-        if said:
-            signals = [
-                own | other for own, other in zip(signals, self._agreement(episodes, rows, categories, said), strict=True)
-            ]
-        masks, ious = episodes.sessions.masks(), episodes.sessions.iou.tolist()
-        made = [
-            Annotation.of("", self.categories[c], masks[k], episodes.sessions.clicks(k), ious[k], signals[k], self.fingerprint)
-            for k, c in enumerate(categories)
-        ]
-        return [made[k * count : (k + 1) * count] for k in range(len(images))]
+    def _play(
+        self, images: Sequence[Photo], places: Sequence[int], answers: Sequence[str]
+    ) -> dict[str, list[list[Annotation]]]:
+        """Play some images that are encoded together; what each of the answers is."""
+        count, photos = len(places), encode_photos(images, places, self.segmenter, self._prior)
+        found: dict[str, list[list[Annotation]]] = {}
+        for name, drawn in self._draw(photos, answers).items():
+            made = self._annotations(photos, drawn)
+            found[name] = [made[k * count : (k + 1) * count] for k in range(len(images))]
+        return found
 
-    def _begin(
-        self, images: Sequence[Photo], rows: NDArray[np.int64], categories: NDArray[np.int64]
-    ) -> tuple[ClickEpisodes, dict[str, NDArray[np.floating]]]:
-        """Episodes before their first step, and what the prior says of the images, with ``cosine_maps`` in the frame.
-
-        All is rounded to half precision, as in the banks that the policy was trained on.
-        """
-        episodes = ClickEpisodes(self.task, self.segmenter, len(self.categories), len(rows))
-        episodes.recalibration = getattr(self.model.policy, "srm", None)
-        frame, everyone = self.segmenter.frame, np.arange(len(rows))
-        sizes = np.array([image.shape[:2] for image in images], np.int64)
-        pictures = np.stack([frame.picture(image, picture_side(self.segmenter)) for image in images])
-        constants = {"image": th.from_numpy(pictures.transpose(0, 3, 1, 2).copy())}
-        said: dict[str, NDArray[np.floating]] = {}
-        if self._prior is not None:
-            said = {name: x.half().float().cpu().numpy() for name, x in self._prior.describe(images).items()}
-            grid = self.segmenter.embedding_shape[1:]
-            for name in ("similarity_maps", "cosine_maps"):
-                framed = [frame.from_squashed(m, (h, w), grid) for m, (h, w) in zip(said[name], sizes, strict=True)]
-                constants[name] = th.from_numpy(np.stack(framed)).half().float()
-            said["cosine_maps"] = constants["cosine_maps"].numpy()
-        device, at = self.segmenter.device, th.from_numpy(rows)
-        features = {name: x[at.to(x.device)].half().float() for name, x in self.segmenter.encode(images).items()}
-        episodes.start(everyone, features, {k: x[at].to(device) for k, x in constants.items()}, sizes[rows], categories)
-        if self.task.box == "clip" and said:
-            maps = said["similarity_maps"][rows, categories]
-            episodes.draw_boxes(everyone, [map_box(m, episodes.size(k)) for k, m in enumerate(maps)])
-        if self.task.initial_pair:
-            episodes.place_pairs(everyone, episodes.pairs_of_maps(everyone))
-        episodes.refresh()
-        return episodes, said
-
-    def _signals(self, episodes: ClickEpisodes, before: th.Tensor) -> list[dict[str, float]]:
-        """What the segmenter's answers tell of the quality of each mask.
-
-        - ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure)
-        - ``agreement``: IoU with the mask before the last step
-        - ``area``: share of the frame
-        - ``certainty``: mean distance of the probability from one half, within the mask
-        """
-        logits, ends = episodes.sessions.logits, episodes.sessions.iou
-        mask = logits > 0
-        inside = (logits.sigmoid() - 0.5) * mask
-        values = {
-            "iou_predicted": ends,
-            "stability": _iou(logits > 1, logits > -1),
-            "agreement": _iou(mask, before > 0),
-            "area": mask.float().mean((1, 2)),
-            "certainty": 2 * inside.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1),
+    def _draw(self, photos: Encoded, answers: Sequence[str]) -> dict[str, Drawn]:
+        """What is drawn for each answer; the agent plays once for all that are its own."""
+        rivals: dict[str, Callable[[ClickEpisodes], Drawn]] = {
+            CLIP_POINTS: lambda episodes: by_clip(episodes, photos.similarity_maps),
+            MAP_PROMPT: by_map_prompt,
+            MAP_ALONE: by_map,
         }
-        columns = {name: value.tolist() for name, value in values.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        found = {name: draw(self._begin(photos)) for name, draw in rivals.items() if name in answers}
+        if set(answers) == set(found):
+            return found
+        rules = dict(RULES)
+        if self._scorer is not None and BEST_SCORE in answers:
+            rules[BEST_SCORE] = network_score(self._scorer, photos, self.categories)
+        agents = by_agent(self.model, self._begin(photos), {name: rule for name, rule in rules.items() if name in answers})
+        return found | {name: drawn for name, drawn in agents.items() if name in answers}
 
-    def _agreement(
-        self,
-        episodes: ClickEpisodes,
-        rows: NDArray[np.int64],
-        categories: NDArray[np.int64],
-        said: dict[str, NDArray[np.floating]],
-    ) -> list[dict[str, float]]:
-        """How far language agrees with each mask; see :func:`~alignsam_sb3.signals.language_signals`."""
-        cosines, scores = said["cosine_maps"], said["scores"]
-        shares = adaptive_avg_pool2d((episodes.sessions.logits > 0).float()[:, None], cosines.shape[-2:])
-        inside = (shares[:, 0] > 0.5).cpu().numpy()
+    def _begin(self, photos: Encoded) -> ClickEpisodes:
+        module = getattr(self.model.policy, "srm", None)
+        return photos.begin(self.task, self.segmenter, len(self.categories), module)
+
+    def _annotations(self, photos: Encoded, drawn: Drawn) -> list[Annotation]:
+        signals = mask_signals(drawn.logits, drawn.before, drawn.iou)
+        if photos.said:
+            signals = [own | other for own, other in zip(signals, _agreement(photos, drawn), strict=True)]
+        large = in_images(self.segmenter, drawn.logits, photos.sizes)
+        names = [self.categories[c] for c in photos.categories]
         return [
-            language_signals(mask, cosines[row], scores[row], int(category))
-            for mask, row, category in zip(inside, rows, categories, strict=True)
+            Annotation.of("", name, (one > 0).cpu().numpy(), clicks, said.get("iou_predicted", 0.0), said, self.fingerprint)
+            for name, one, clicks, said in zip(names, large, drawn.clicks, signals, strict=True)
         ]
+
+
+def _agreement(photos: Encoded, drawn: Drawn) -> list[dict[str, float]]:
+    """How far language agrees with each mask; see :func:`~alignsam_sb3.signals.language_signals`."""
+    cosines, scores = photos.constants["cosine_maps"].cpu().numpy(), photos.said["scores"]
+    shares = adaptive_avg_pool2d((drawn.logits > 0).float()[:, None], cosines.shape[-2:])
+    inside = (shares[:, 0] > 0.5).cpu().numpy()
+    return [
+        language_signals(mask, cosines[row], scores[row], int(category))
+        for mask, row, category in zip(inside, photos.rows, photos.categories, strict=True)
+    ]
 
 
 class _Spaces(gym.Env[Any, Any]):
@@ -283,12 +305,6 @@ class _Spaces(gym.Env[Any, Any]):
     def __init__(self, observation_space: spaces.Dict, n_actions: int) -> None:
         self.observation_space = observation_space
         self.action_space = spaces.Discrete(n_actions)
-
-
-def _iou(one: th.Tensor, other: th.Tensor) -> th.Tensor:
-    """(K,) of masks (K, h, w); 1 where both are empty."""
-    both, either = (one & other).sum((1, 2)), (one | other).sum((1, 2))
-    return th.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def _named(annotation: Annotation, name: str) -> Annotation:

@@ -181,17 +181,22 @@ class ClickSessions:
     def in_image(self, which: Rows | None = None) -> list[th.Tensor]:
         """The last answers' logits in their images, each (H, W); images of one size are brought there together."""
         rows = np.arange(len(self)) if which is None else which
-        out: list[th.Tensor] = [th.empty(0)] * len(rows)
-        for size in {tuple(s) for s in self.sizes[rows].tolist()}:
-            places = np.flatnonzero((self.sizes[rows] == size).all(1))
-            full = self.segmenter.postprocess(self.logits[self._at(rows[places])], size)
-            for place, one in zip(places, full, strict=True):
-                out[int(place)] = one
-        return out
+        return in_images(self.segmenter, self.logits[self._at(rows)], self.sizes[rows])
 
     def masks(self, which: Rows | None = None) -> list[NDArray[np.bool_]]:
         """The masks (H, W) of some sessions, or of all, in their images; empty before the first answer."""
         return [(logits > 0).cpu().numpy() for logits in self.in_image(which)]
+
+
+def in_images(segmenter: PromptableSegmenter, maps: th.Tensor, sizes: NDArray[np.int64]) -> list[th.Tensor]:
+    """Maps (K, m, m) of the frame in their images of sizes (K, 2), each (H, W). Those of one size are resized together."""
+    out: list[th.Tensor] = [th.empty(0)] * len(sizes)
+    for size in {tuple(s) for s in sizes.tolist()}:
+        places = np.flatnonzero((sizes == size).all(1))
+        full = segmenter.postprocess(maps[th.from_numpy(places).to(maps.device)], size)
+        for place, one in zip(places, full, strict=True):
+            out[int(place)] = one
+    return out
 
 
 def open_sessions(

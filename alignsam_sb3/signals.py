@@ -1,11 +1,44 @@
-"""What may tell, without the truth, whether a mask is right: what language sees within it, and what it sees elsewhere."""
+"""What may tell, without the truth, whether a mask is right: how sure its segmenter is, and what language sees within it."""
 
 import numpy as np
+import torch as th
 from numpy.typing import NDArray
 
 from alignsam_sb3.frame import PADDING
 
 Floats = NDArray[np.floating]
+
+
+def mask_signals(logits: th.Tensor, before: th.Tensor, iou: th.Tensor | None) -> list[dict[str, float]]:
+    """What a segmenter's answers tell of the quality of each of N masks.
+
+    :param logits: (N, s, s) in the frame
+    :param before: (N, s, s) of the mask before the last step, or of the map that was the mask prompt
+    :param iou: (N,) that the segmenter predicts; None where no segmenter answered
+
+    - ``iou_predicted``: that IoU
+    - ``stability``: IoU of the masks at one logit above and below the threshold (segment_anything's own measure)
+    - ``agreement``: IoU with the mask before
+    - ``area``: share of the frame
+    - ``certainty``: mean distance of the probability from one half, within the mask
+    """
+    mask = logits > 0
+    inside = (logits.sigmoid() - 0.5) * mask
+    values = {} if iou is None else {"iou_predicted": iou}
+    values |= {
+        "stability": _iou(logits > 1, logits > -1),
+        "agreement": _iou(mask, before > 0),
+        "area": mask.float().mean((1, 2)),
+        "certainty": 2 * inside.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1),
+    }
+    columns = {name: value.tolist() for name, value in values.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _iou(one: th.Tensor, other: th.Tensor) -> th.Tensor:
+    """(N,) of masks (N, h, w); 1 where both are empty."""
+    both, either = (one & other).sum((1, 2)), (one | other).sum((1, 2))
+    return th.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def language_signals(inside: NDArray[np.bool_], cosines: Floats, scores: Floats, category: int) -> dict[str, float]:

@@ -60,6 +60,16 @@ def test_masks_are_those_of_the_predictor(exported, predictor):
 
 
 @pytest.mark.slow
+def test_it_says_that_another_mask_than_the_last_one_is_not_exported(predictor, tmp_path, caplog, monkeypatch):
+    from alignsam_sb3.export import export_onnx
+    from alignsam_sb3.predictor import Predictor
+
+    monkeypatch.setattr(Predictor, "answer", "best IoU")
+    export_onnx(predictor, tmp_path)
+    assert "hand out the agent's last mask, not the agent's mask with the best IoU" in caplog.text
+
+
+@pytest.mark.slow
 def test_the_example_runs_without_torch(exported, tmp_path):
     Image.fromarray(ToyScenes("semantic", "eval", n_images=1)[0].image).save(tmp_path / "photo.png")
     code = (

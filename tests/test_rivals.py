@@ -182,7 +182,7 @@ def test_grab_cut_takes_what_looks_like_the_click():
 def test_the_best_scored_mask_is_kept(unseen):
     unseen.reset(np.arange(4), [(k, 0) for k in range(4)])
     scores = iter([[3, 1, 2, 5], [2, 1, 3, 9], [1, 0, 4, 1]])
-    keep = best_by(lambda batch, masks, before: np.array(next(scores), float))
+    keep = best_by(lambda batch, before: np.array(next(scores), float))
     turns = [[np.full((2, 2), turn * 10 + i) for i in range(4)] for turn in range(3)]
     handed = []
     for turn, masks in enumerate(turns):
@@ -195,11 +195,14 @@ def test_the_best_scored_mask_is_kept(unseen):
 def test_scores_of_masks(unseen):
     unseen.reset(np.arange(4), [(k, 0) for k in range(4)])
     unseen.place(np.arange(4), [[((64, 64), 1)]] * 4)
-    assert np.allclose(by_segmenter(unseen, [], []), unseen.sessions.iou.numpy())
+    before = th.zeros_like(unseen.sessions.logits)
+    assert np.allclose(by_segmenter(unseen, before), unseen.sessions.iou.numpy())
     unseen.scores[:] = [0.1, 0.2, 0.3, 0.4]
-    assert by_network(unseen, [], []).tolist() == [0.1, 0.2, 0.3, 0.4]
-    whole, half = np.ones((4, 4), bool), np.tri(4, dtype=bool)
-    assert by_agreement(unseen, [whole, half], [half, half]).tolist() == [10 / 16, 1]
+    assert by_network(unseen, before).tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert by_agreement(unseen, before).tolist() == [0] * 4
+    before[:2], before[2] = unseen.sessions.logits[:2], 1
+    assert by_agreement(unseen, before)[:2].tolist() == [1, 1]
+    assert by_agreement(unseen, before)[2] == pytest.approx((unseen.sessions.logits[2] > 0).float().mean().item())
     assert list(kept_rules(unseen)) == ["best IoU", "steadiest"]
     with_network = ClickBatch(replace(SALIENCY, reward_network="tiny").for_evaluation(), 1)
     assert list(kept_rules(with_network)) == ["best score", "best IoU", "steadiest"]

@@ -1,14 +1,16 @@
-"""Play a policy on labelled images and learn how far its masks can be trusted."""
+"""Play a policy on labelled images, choose whose masks are handed out, and learn how far these can be trusted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from alignsam_sb3.annotate.predicting import Picture, Predicts
-from alignsam_sb3.calibration import Calibration, Judged, as_judged, fit_calibration
-from alignsam_sb3.datasets import SegmentationDataset, UnreadableImageError, load_dataset, of_split
+from alignsam_sb3.annotation import Annotation
+from alignsam_sb3.calibration import Calibration, Judged, as_judged, calibrated, third
+from alignsam_sb3.choice import ANSWERS, Choice, choose
+from alignsam_sb3.datasets import Sample, SegmentationDataset, UnreadableImageError, load_dataset, of_split
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.names import nearest
 from alignsam_sb3.task import merge_options
@@ -45,19 +47,42 @@ def labelled_like(
     return load_dataset(spec, "all", **chosen) if whole else found
 
 
-class PredictsWithRecipe(Predicts, Protocol):
-    """A predictor that knows what its policy was trained on."""
+class Compares(Predicts, Protocol):
+    """A predictor that knows what its policy was trained on, and has more than one answer."""
 
     @property
     def recipe(self) -> dict[str, object]:
         """How the policy was built; ``trained_on`` is the fingerprint of its training images."""
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What it could hand out, names in :data:`~alignsam_sb3.choice.ANSWERS`."""
+
+    def compare(
+        self, images: Sequence[Picture], categories: Sequence[str], answers: Sequence[str]
+    ) -> dict[str, list[list[Annotation]]]:
+        """For each answer and image (H_i, W_i, 3) an annotation of each category, not calibrated."""
+
 
 def judge_dataset(
-    predict: Predicts, dataset: SegmentationDataset, progress: bool = True, seen: SeenImages | None = None
+    predict: Compares, dataset: SegmentationDataset, progress: bool = True, seen: SeenImages | None = None
 ) -> list[Judged]:
-    """Play every image of a labelled data set, for every category that the policy and the data set share.
+    """What a policy hands out for every image of a labelled data set; see :func:`judge_answers`."""
+    return judge_answers(predict, dataset, range(len(dataset)), (predict.answer,), progress, seen)[predict.answer]
 
+
+def judge_answers(
+    predict: Compares,
+    dataset: SegmentationDataset,
+    indexes: Sequence[int],
+    answers: Sequence[str],
+    progress: bool = True,
+    seen: SeenImages | None = None,
+) -> dict[str, list[Judged]]:
+    """Play images of a labelled data set, for every category that the policy and the data set share.
+
+    :param indexes: of the images
+    :param answers: that are judged
     :param seen: images that the policy was trained on
     :raises ValueError: they share none, or an image was seen in training
     """
@@ -65,10 +90,10 @@ def judge_dataset(
     if not shared:
         first = dataset.categories[0] if dataset.categories else ""
         raise ValueError(nearest("category of this policy", first, predict.categories))
-    judged: list[Judged] = []
-    for start in tqdm(range(0, len(dataset), AT_ONCE), desc="labelled images", disable=not progress):
+    judged: dict[str, list[Judged]] = {name: [] for name in answers}
+    for start in tqdm(range(0, len(indexes), AT_ONCE), desc="labelled images", disable=not progress):
         samples, known = [], []
-        for index in range(start, min(start + AT_ONCE, len(dataset))):
+        for index in indexes[start : start + AT_ONCE]:
             try:
                 samples.append(dataset[index])
                 if seen is not None and hash_in(dataset, index, samples[-1]) in seen:
@@ -78,28 +103,48 @@ def judge_dataset(
         if known:
             raise ValueError(f"the policy was trained on {', '.join(known[:3])}{HELD_OUT}")
         photos: list[Picture] = [sample.image for sample in samples]
-        for sample, annotations in zip(samples, predict.batch(photos, shared) if photos else [], strict=True):
-            for annotation in annotations:
-                category = dataset.categories.index(annotation.category)
-                named = replace(annotation, image_id=sample.image_id)
-                judged.append(as_judged(named, sample.target(category), sample.valid_for(category)))
+        for name, found in (predict.compare(photos, shared, answers) if photos else {}).items():
+            for sample, annotations in zip(samples, found, strict=True):
+                judged[name] += [_judged(annotation, sample, dataset.categories) for annotation in annotations]
     return judged
 
 
+def _judged(annotation: Annotation, sample: Sample, categories: Sequence[str]) -> Judged:
+    category = categories.index(annotation.category)
+    return as_judged(replace(annotation, image_id=sample.image_id), sample.target(category), sample.valid_for(category))
+
+
 def calibrate(
-    predict: PredictsWithRecipe,
+    predict: Compares,
     dataset: SegmentationDataset,
     level: float = 0.9,
     seed: int = 0,
     progress: bool = True,
     seen: SeenImages | None = None,
+    answer: str | None = None,
 ) -> Calibration:
     """A calibration from labelled images that the policy was not trained on.
 
+    On a third of them it is chosen whose masks are handed out, and fitted how signals tell their quality; the others show what
+    that is worth.
+
     :param level: probability with which the lower bound of each mask's Dice is to hold
     :param seen: images that the policy was trained on, as its file says
-    :raises ValueError: the policy was trained on these images, or they are too few
+    :param answer: whose masks are handed out, a name in :data:`~alignsam_sb3.choice.ANSWERS`; chosen where none is named
+    :raises ValueError: the policy was trained on these images, they are too few, or it cannot give that answer
     """
+    if answer is not None and answer not in predict.answers:
+        less = f": this policy has no {answer!r}" if answer in ANSWERS else ""
+        raise ValueError(nearest("answer", answer, predict.answers) + less)
     if predict.recipe.get("trained_on") == dataset.fingerprint:
         raise ValueError(f"the policy was trained on these very images ({dataset.fingerprint}){HELD_OUT}")
-    return fit_calibration(judge_dataset(predict, dataset, progress, seen), level, seed, dataset.fingerprint)
+    first, others = third(len(dataset), seed)
+    compared = judge_answers(predict, dataset, first, predict.answers if answer is None else (answer,), progress, seen)
+    choice = Choice(answer) if answer is not None else choose({name: _dices(judged) for name, judged in compared.items()})
+    rest = judge_answers(predict, dataset, others, (choice.answer,), progress, seen)[choice.answer]
+    return replace(calibrated(compared[choice.answer], rest, level, dataset.fingerprint), choice=choice)
+
+
+def _dices(judged: Sequence[Judged]) -> list[tuple[str, float]]:
+    """Image and Dice of each mask of what is there. Whether it is there at all is for the calibration to say."""
+    return [(j.annotation.image_id, j.dice) for j in judged if j.shown]

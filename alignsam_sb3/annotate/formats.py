@@ -17,6 +17,7 @@ from alignsam_sb3.annotate.decisions import reviewed
 from alignsam_sb3.annotate.run import Found, Run
 from alignsam_sb3.annotate.sheet import write_sheet
 from alignsam_sb3.annotation import Annotation, coco_categories
+from alignsam_sb3.choice import ANSWERS
 from alignsam_sb3.encodings import to_cvat_points
 from alignsam_sb3.files import removed_on_error
 
@@ -84,8 +85,9 @@ def write_coco(run: Run) -> None:
     """``coco.json``: one annotation of each mask that is there, as run lengths; images without any are listed, too."""
     numbers: dict[str, int] = {}
     places = {name: k for k, name in enumerate(run.identity.categories, 1)}
+    info = {"description": "alignsam_sb3", "policy": run.identity.policy, "masks": ANSWERS[run.identity.answer]}
     with whole_file(run.out / "coco.json") as file:
-        file.write('{"info": ' + json.dumps({"description": "alignsam_sb3", "policy": run.identity.policy}))
+        file.write('{"info": ' + json.dumps(info))
         file.write(', "categories": ' + json.dumps(coco_categories(run.identity.categories)) + ', "images": [')
         for k, found in enumerate(_usable(reviewed(run)), 1):
             numbers[found.image] = k

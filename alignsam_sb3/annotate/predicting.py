@@ -36,6 +36,10 @@ class Predicts(Protocol):
     def calibration(self) -> Calibration | None:
         """How far its masks can be trusted, if that was measured."""
 
+    @property
+    def answer(self) -> str:
+        """Whose masks it hands out, a name in :data:`~alignsam_sb3.choice.ANSWERS`."""
+
     def batch(self, images: Sequence[Picture], categories: Sequence[str]) -> list[list[Annotation]]:
         """For each image (H_i, W_i, 3) an annotation of each category."""
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from alignsam_sb3.annotate.journal import Journal, Record
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.arguments import RUN, run_folder
+from alignsam_sb3.choice import ANSWERS, LAST
 from alignsam_sb3.files import write_json
+from alignsam_sb3.names import nearest
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,15 @@ class Identity:
     :param folder: of the images
     :param policy: hash of the policy
     :param categories: what was looked for
+    :param answer: whose masks are handed out
     :param calibration: hash of the calibration, empty without one
     """
 
     folder: str
     policy: str
     categories: tuple[str, ...]
-    calibration: str
+    answer: str = LAST
+    calibration: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ class Run:
         try:
             values = json.loads(described.read_text())
             identity = Identity(**{**values, "categories": tuple(values["categories"])})
+            if identity.answer not in ANSWERS:
+                raise ValueError(nearest("answer", identity.answer, ANSWERS))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{described} is damaged ({error}): delete {out} and annotate again") from error
         return cls(out, identity)

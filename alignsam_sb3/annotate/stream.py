@@ -20,8 +20,10 @@ from alignsam_sb3.annotate.predicting import Picture, Predicts, in_original, rea
 from alignsam_sb3.annotate.run import Found, Identity, Run
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.calibration import GOOD
+from alignsam_sb3.choice import ANSWERS, LAST
 from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp
 from alignsam_sb3.datasets.labelled import images_in
+from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.names import nearest
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Summary:
     :param doubtful: how many a person should look at
     :param seconds: that this call took
     :param calibrated: whether scores promise anything
+    :param answer: whose masks these are, a name in :data:`~alignsam_sb3.choice.ANSWERS`
     """
 
     images: int
@@ -53,6 +56,7 @@ class Summary:
     doubtful: int
     seconds: float
     calibrated: bool
+    answer: str = LAST
 
     def __str__(self) -> str:
         rate = f"{self.new / self.seconds:.1f} images/s" if self.new and self.seconds else "nothing new"
@@ -61,7 +65,7 @@ class Summary:
             f"their category; {self.masks - self.doubtful} can be taken as they are, {self.doubtful} are to be reviewed"
         )
         promise = "" if self.calibrated else ". Their scores promise nothing before `alignsam calibrate`; they set the order"
-        return said + promise
+        return f"{said}{promise}. Each mask is {ANSWERS[self.answer]}"
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,15 @@ def annotate_folder(
     folder, out = Path(folder).expanduser().resolve(), Path(out).expanduser().resolve()
     wanted = _check(predict, folder, out, categories, formats, batch_size, workers)
     threshold = accepted_from(predict, accept)
-    files = [path for path in images_in(folder) if not path.resolve().is_relative_to(out)]
+    closed = Skipped()
+    files = [path for path in images_in(folder, closed) if not path.resolve().is_relative_to(out)]
     if not files:
         raise ValueError(f"no images in {folder}: a folder of .jpg, .png or the like is expected")
-    run = Run.create(out, Identity(str(folder), predict.fingerprint, wanted, _hash(predict)))
+    run = Run.create(out, Identity(str(folder), predict.fingerprint, wanted, predict.answer, _hash(predict)))
     try:
         with FileLock(out / "lock", timeout=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow still refuses what is twice as large
+            _note(run, closed)
             new = _go_on(predict, run, files, wanted, threshold, batch_size, workers, progress, play)
             write_formats(run, formats, threshold)
     except Timeout as error:
@@ -184,6 +190,15 @@ def _hash(predict: Predicts) -> str:
     return hashlib.sha256(predict.calibration.to_json().encode()).hexdigest()[:16]
 
 
+def _note(run: Run, closed: Skipped) -> None:
+    """Name in the journal what bears an image's name and cannot even be opened; an image that was annotated stays so."""
+    known = set(run.images)
+    for kind, names in closed.items():
+        reason = kind.removeprefix("files: ")
+        logger.warning("%d left out: %s", len(names), reason)
+        run.keep(*(Found(name, "missing", skipped=reason) for name in names if name not in known))
+
+
 def _go_on(
     predict: Predicts,
     run: Run,
@@ -200,7 +215,7 @@ def _go_on(
     stamps = {name: file_stamp(path) for name, path in names.items()}
     todo = [name for name, stamp in stamps.items() if not run.is_done(name, stamp)]
     changed = sum(run.changed(name, stamps[name]) for name in todo)
-    gone = len(set(run.images) - set(names))
+    gone = sum(name not in names and not run.found(name).skipped for name in run.images)
     if run.images:
         logger.info("going on: %d of %d images are done", len(names) - len(todo), len(names))
     if changed or gone:
@@ -324,4 +339,4 @@ def _summary(run: Run, new: int, threshold: float, seconds: float, calibrated: b
         masks += len(found.annotations)
         present += sum(a.present for a in found.annotations)
         doubtful += sum(is_doubtful(a, threshold) for a in found.annotations)
-    return Summary(images, new, skipped, masks, present, doubtful, seconds, calibrated)
+    return Summary(images, new, skipped, masks, present, doubtful, seconds, calibrated, run.identity.answer)

@@ -20,6 +20,10 @@ from alignsam_sb3.session import ClickSessions, open_sessions
 
 SHOWN = 768
 """The long side of a photo on the page, in pixels."""
+ALIKE = 0.9
+"""IoU from which the agent's clicks are held to have made a mask. Another one is the mask prompt of a person's clicks."""
+SURE = 7.0
+"""Logits of such a prompt, within the mask and, negative, outside."""
 
 
 class Window:
@@ -62,14 +66,26 @@ class Window:
         return bool(self.added)
 
     def prepare(self) -> ClickSessions:
-        """The session with the agent's clicks made; this takes a moment, once."""
+        """The session with the agent's clicks made, and with the mask that is shown; this takes a moment, once."""
         with self._preparing, th.no_grad():
             if self._sessions is None:
                 started = open_sessions(self._segmenter, [self._photo], remembers=True)
                 for click in self._base:
                     started.click_each(np.array([0]), [[click]])
+                self._show(started)
                 self._sessions = started
         return self._sessions
+
+    def _show(self, started: ClickSessions) -> None:
+        """Let a person go on from the mask that was found, where clicks alone have not made it."""
+        height, width = self._photo.shape[:2]
+        found = replace(self.annotation, present=True).mask.astype(np.uint8)
+        found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+        made = started.masks()[0]
+        if (found & made).sum() < ALIKE * (found | made).sum():
+            side = started.logits.shape[-1]
+            inside = self._segmenter.frame.cells(found, side).astype(np.float32) / 127.5 - 1
+            started.give_masks(np.array([0]), SURE * th.from_numpy(inside)[None])
 
     @th.no_grad()
     def click(self, x: float, y: float, label: int) -> None:

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.envs.episodes import ClickEpisodes
 from alignsam_sb3.evaluation.maps import Map
+from alignsam_sb3.session import ClickSessions, in_images
 
 Mask = NDArray[np.bool_]
 Masks = Sequence[Mask]
@@ -17,8 +19,8 @@ Masks = Sequence[Mask]
 Answer = Callable[[ClickBatch, Masks, int], Masks]
 """Given N episodes, their masks and the number of turns played before, the masks that are handed out. A mask that stays the
 same is the same array."""
-Score = Callable[[ClickBatch, Masks, Masks], NDArray[np.float64]]
-"""Given N episodes, their masks and those before the last click, how good each mask is held to be, (N,)."""
+Score = Callable[[ClickBatch, th.Tensor], NDArray[np.float64]]
+"""Given N episodes and their logits before the last click, (N, s, s), how good each mask is held to be, (N,)."""
 
 LONGEST = 256
 """GrabCut sees images of at most this long side: larger ones take it seconds."""
@@ -32,42 +34,60 @@ def last(batch: ClickBatch, masks: Masks, turn: int) -> Masks:
     return masks
 
 
-def by_network(batch: ClickBatch, masks: Masks, before: Masks) -> NDArray[np.float64]:
+def by_network(batch: ClickBatch, before: th.Tensor) -> NDArray[np.float64]:
     """The reward network's score."""
     return batch.scores.copy()
 
 
-def by_segmenter(batch: ClickBatch, masks: Masks, before: Masks) -> NDArray[np.float64]:
+def by_segmenter(episodes: ClickEpisodes, before: th.Tensor) -> NDArray[np.float64]:
     """The IoU that the segmenter predicts."""
-    return batch.sessions.iou.double().cpu().numpy()
+    return episodes.sessions.iou.double().cpu().numpy()
 
 
-def by_agreement(batch: ClickBatch, masks: Masks, before: Masks) -> NDArray[np.float64]:
+def by_agreement(episodes: ClickEpisodes, before: th.Tensor) -> NDArray[np.float64]:
     """IoU with the mask before the last click: what a click hardly changed is settled."""
-    both = [np.count_nonzero(one & other) for one, other in zip(masks, before, strict=True)]
-    either = [np.count_nonzero(one | other) for one, other in zip(masks, before, strict=True)]
-    return np.array(both, float) / np.maximum(either, 1)
+    one, other = episodes.sessions.logits > 0, before > 0
+    both, either = (one & other).sum((1, 2)), (one | other).sum((1, 2))
+    return (both.double() / either.clamp(min=1)).cpu().numpy()
+
+
+class Best:
+    """Finds the best-scored state after each click so far of N sessions; of equals the later one.
+
+    ``before`` (N, s, s) are their logits before the last click, for what is to score them.
+    """
+
+    def __init__(self, sessions: ClickSessions) -> None:
+        self.before = th.zeros_like(sessions.logits)
+        self._highest, self._counts = np.full(len(sessions), -np.inf), np.full(len(sessions), -1)
+
+    def found(self, sessions: ClickSessions, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(N,) whether what is there after this turn is the best so far; a turn without a click changes nothing.
+
+        :param scores: (N,) of what is there
+        """
+        moved = sessions.counts != self._counts
+        better: NDArray[np.bool_] = moved & (scores >= self._highest)
+        self._highest[better], self._counts = scores[better], sessions.counts.copy()
+        self.before = th.where(th.from_numpy(moved).to(self.before.device)[:, None, None], sessions.logits, self.before)
+        return better
 
 
 def best_by(score: Score) -> Answer:
-    """The best-scored of the masks after each click so far; of equals the later one.
+    """The best-scored of the masks after each click so far: see :class:`Best`.
 
-    A turn without a click changes nothing. It is played from turn 0 on, one group of episodes after the other.
+    It is played from turn 0 on, one group of episodes after the other.
     """
-    highest, counts, kept, before = np.zeros(0), np.zeros(0, np.int64), list[Mask](), list[Mask]()
+    best: Best | None = None
+    kept: list[Mask] = []
 
     def answer(batch: ClickBatch, masks: Masks, turn: int) -> Masks:
-        nonlocal highest, counts, kept, before
-        if turn == 0:
-            highest, counts, kept = np.full(batch.n, -np.inf), np.full(batch.n, -1), list(masks)
-            before = [np.zeros_like(mask) for mask in masks]
-        moved = batch.sessions.counts != counts
-        found = score(batch, masks, before)
-        for i in np.flatnonzero(moved & (found >= highest)).tolist():
-            highest[i], kept[i] = found[i], masks[i]
-        before = [new if m else old for m, new, old in zip(moved, masks, before, strict=True)]
-        counts = batch.sessions.counts.copy()
-        return list(kept)
+        nonlocal best, kept
+        if turn == 0 or best is None:
+            best, kept = Best(batch.sessions), list(masks)
+        found = best.found(batch.sessions, score(batch, best.before))
+        kept = [new if better else old for better, new, old in zip(found, masks, kept, strict=True)]
+        return kept
 
     return answer
 
@@ -93,12 +113,11 @@ def once(draw: Callable[[ClickBatch], Masks]) -> Answer:
 
 def thresholded(where: Map, threshold: float) -> Answer:
     """A map itself, from a threshold on."""
-    return once(lambda batch: [(one >= threshold).cpu().numpy() for one in in_images(batch, where(batch))])
-
-
-def in_images(batch: ClickBatch, maps: th.Tensor) -> list[th.Tensor]:
-    """Maps (N, g, g) of the frame in the episodes' images, each (H, W)."""
-    return [batch.segmenter.postprocess(one, batch.size(i)) for i, one in enumerate(maps)]
+    return once(
+        lambda batch: [
+            (one >= threshold).cpu().numpy() for one in in_images(batch.segmenter, where(batch), batch.sessions.sizes)
+        ]
+    )
 
 
 def grab_cut_answer(batch: ClickBatch, masks: Masks, turn: int) -> Masks:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from alignsam_sb3.envs.batch import ClickBatch
+from alignsam_sb3.envs.episodes import ClickEpisodes
 from alignsam_sb3.evaluation.episodes import Pair, begun
 
 Map = Callable[[ClickBatch], th.Tensor]
@@ -24,16 +25,16 @@ LEVELS = np.linspace(-1, 1, 201)
 _DECAY = 1e-3  # of a head's weights, on standardised features
 
 
-def module_map(batch: ClickBatch) -> th.Tensor:
+def module_map(episodes: ClickEpisodes) -> th.Tensor:
     """What the policy's recalibration module sees before any click.
 
     :raises RuntimeError: there is none
     """
-    if batch.recalibration is None:
-        raise RuntimeError("this batch has no recalibration module: attach the policy's")
-    seen = dict(batch.observe())
+    if episodes.recalibration is None:
+        raise RuntimeError("these episodes have no recalibration module: attach the policy's")
+    seen = dict(episodes.observe())
     seen["sam_pred_mask_prob"] = th.full_like(seen["sam_pred_mask_prob"], 0.5)
-    return batch.recalibration.foreground(seen)
+    return episodes.recalibration.foreground(seen)
 
 
 def language_map(batch: ClickBatch) -> th.Tensor:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from alignsam_sb3.clickers import Click, oracle_click
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.envs.batch import ClickBatch, Observation
-from alignsam_sb3.evaluation.answers import Answer, best_by, grab_cut_answer, in_images, kept_rules, last, thresholded
+from alignsam_sb3.envs.episodes import ClickEpisodes
+from alignsam_sb3.evaluation.answers import Answer, best_by, grab_cut_answer, kept_rules, last, thresholded
 from alignsam_sb3.evaluation.episodes import Pair
 from alignsam_sb3.evaluation.maps import (
     Lessons,
@@ -31,6 +32,7 @@ from alignsam_sb3.evaluation.maps import (
 )
 from alignsam_sb3.evaluation.players import Move, Player
 from alignsam_sb3.evaluation.protocol import Row, play_answers
+from alignsam_sb3.session import in_images
 from alignsam_sb3.task import Task
 
 MOST_IMAGES = 500
@@ -59,7 +61,7 @@ def peaks_player(where: Map, threshold: float) -> Player:
 
     def play(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
         moves: list[Move] = []
-        for i, drawn in enumerate(in_images(batch, where(batch))):
+        for i, drawn in enumerate(in_images(batch.segmenter, where(batch), batch.sessions.sizes)):
             clicked = [place for place, _ in batch.sessions.clicks(i)]
             peak, value = _peak(drawn.cpu().numpy(), clicked)
             moves.append([(peak, 1)] if value >= threshold or not turn else None)
@@ -83,7 +85,7 @@ def errors_player(where: Map, threshold: float) -> Player:
 
     def play(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
         masks, moves = batch.sessions.masks(), list[Move]()
-        for i, drawn in enumerate(in_images(batch, where(batch))):
+        for i, drawn in enumerate(in_images(batch.segmenter, where(batch), batch.sessions.sizes)):
             clicked = [place for place, _ in batch.sessions.clicks(i)]
             mask = masks[i] if batch.sessions.answered[i] else None
             moves.append([oracle_click((drawn >= threshold).cpu().numpy(), mask, clicked)])
@@ -96,16 +98,26 @@ def mask_prompt_player(where: Map, threshold: float) -> Player:
     """A map as the segmenter's mask prompt, with one click at its peak: segmenters know no mask prompt without a click."""
 
     def play(batch: ClickBatch, observations: Observation, turn: int) -> list[Move]:
-        if turn:
-            return [None] * batch.n
-        maps = where(batch)
-        side = 4 * batch.segmenter.embedding_shape[1]
-        logits = _logit(maps) - _logit(th.tensor(threshold))
-        batch.sessions.give_masks(np.arange(batch.n), F.interpolate(logits[:, None], (side, side), mode="bilinear")[:, 0])
-        peaks: list[list[Click]] = [[(_peak(one.cpu().numpy(), ())[0], 1)] for one in in_images(batch, maps)]
-        return list(peaks)
+        return [None] * batch.n if turn else list(give_map(batch, where(batch), threshold))
 
     return play
+
+
+def give_map(episodes: ClickEpisodes, maps: th.Tensor, threshold: float) -> list[list[Click]]:
+    """Give a map to each of N episodes as the mask prompt, and say where it has its peak: a click in each, not made yet.
+
+    :param maps: (N, g, g) in the frame
+    """
+    episodes.sessions.give_masks(np.arange(episodes.n), map_logits(episodes, maps, threshold))
+    drawn = in_images(episodes.segmenter, maps, episodes.sessions.sizes)
+    return [[(_peak(one.cpu().numpy(), ())[0], 1)] for one in drawn]
+
+
+def map_logits(episodes: ClickEpisodes, maps: th.Tensor, threshold: float) -> th.Tensor:
+    """Maps (N, g, g) as logits (N, 4h, 4w) that are 0 at a threshold."""
+    side = 4 * episodes.segmenter.embedding_shape[1]
+    logits = _logit(maps) - _logit(th.tensor(threshold))
+    return F.interpolate(logits[:, None], (side, side), mode="bilinear")[:, 0]
 
 
 def _logit(values: th.Tensor) -> th.Tensor:

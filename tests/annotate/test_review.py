@@ -167,6 +167,23 @@ def test_a_replayed_session_gives_the_agents_mask(tiny, toy):
     assert (last == shown).all()
 
 
+def test_a_person_goes_on_from_a_mask_that_no_clicks_have_made(tiny, toy):
+    """As where a map was handed out: a click corrects that mask, and does not begin anew."""
+    from alignsam_sb3.annotation import Annotation
+
+    photo, truth = toy[0].image, toy[0].target(0)
+    inside = tuple(int(v) for v in np.argwhere(truth).mean(0).round()[::-1])
+    other = np.roll(truth, 40, 1)
+    for clicks in ((), ((inside, 1),)):
+        window = Window(tiny, photo, Annotation.of("a", "x", other, clicks))
+        given = window.prepare().masks()[0]
+        assert (given & other).sum() > 0.9 * (given | other).sum()
+        window.click(5, 5, 0)
+        asked = window.prepare().logits
+        window.undo()
+        assert (window.picture() == Window(tiny, photo, window.annotation).picture()).all() and asked.any()
+
+
 def test_files_outside_the_folder_are_refused(run):
     for name in ("../run.json", "/etc/passwd", "more/../../out/run.json"):
         with pytest.raises(ValueError, match="lies outside"):

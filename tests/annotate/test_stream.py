@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from fakes import FakePredictor
 from PIL import Image
 
 from alignsam_sb3.annotate import Run, annotate_folder
+from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.calibration import Judged, fit_calibration
+from alignsam_sb3.choice import Choice
 
 
 def records(out):
@@ -72,6 +75,41 @@ def test_another_policy_folder_or_option_is_noticed(folder, tmp_path, change, na
         annotate_folder(**{**given, **change})
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """A calibration of an agent's masks with the best IoU."""
+    rng = np.random.default_rng(0)
+    found = [
+        Annotation.of(str(i), "light", np.ones((2, 2), bool), signals={"area": rng.random(), "contrast": rng.random()})
+        for i in range(60)
+    ]
+    return replace(fit_calibration([Judged(a, a.signals["area"], True) for a in found]), choice=Choice("best IoU"))
+
+
+def test_whose_masks_they_are_is_said_and_a_change_is_noticed(folder, tmp_path, kept):
+    given = {"folder": folder, "out": tmp_path / "out", "progress": False}
+    summary = annotate_folder(FakePredictor(calibration=kept), **given)
+    assert "Each mask is the agent's mask with the best IoU that SAM predicts" in str(summary)
+    assert json.loads((tmp_path / "out" / "coco.json").read_text())["info"]["masks"].endswith("best IoU that SAM predicts")
+    assert annotate_folder(FakePredictor(calibration=kept), **given).new == 0
+    other = replace(kept, choice=Choice("map alone"))
+    with pytest.raises(ValueError, match="made with answer 'best IoU', and now it is 'map alone'"):
+        annotate_folder(FakePredictor(calibration=other), **given)
+
+
+def test_a_run_that_began_before_there_was_a_choice_goes_on(folder, tmp_path):
+    given = {"folder": folder, "out": tmp_path / "out", "progress": False}
+    annotate_folder(FakePredictor(), **given)
+    described = tmp_path / "out" / "run.json"
+    values = json.loads(described.read_text())
+    assert values.pop("answer") == "last"
+    described.write_text(json.dumps(values))
+    assert "Each mask is the agent's last mask" in str(annotate_folder(FakePredictor(), **given))
+    described.write_text(json.dumps({**values, "answer": "luck"}))
+    with pytest.raises(ValueError, match="unknown answer 'luck'"):
+        annotate_folder(FakePredictor(), **given)
+
+
 def test_odd_images_are_listed_or_played_and_stop_nothing(folder, tmp_path):
     (folder / "cut.png").write_bytes((folder / "001.png").read_bytes()[:60])
     (folder / "empty.jpg").touch()
@@ -88,6 +126,20 @@ def test_odd_images_are_listed_or_played_and_stop_nothing(folder, tmp_path):
     assert "file is empty" in reasons["empty.jpg"] and "no pixels left" in reasons["refused.png"]
     large = Run.open(tmp_path / "out").found("large.png").annotations[0]
     assert large.size == (2000, 3000) and large.mask.all() and max(s[0] * s[1] for s in predict.played) <= 4_000_000
+
+
+def test_a_link_that_leads_nowhere_is_listed_until_it_leads_somewhere(folder, tmp_path):
+    (folder / "link.png").symlink_to(tmp_path / "later.png")
+    given = {"folder": folder, "out": tmp_path / "out", "progress": False}
+    for _ in range(2):
+        assert annotate_folder(FakePredictor(), **given).skipped == 1
+        assert "link.png,a link that leads nowhere" in (tmp_path / "out" / "skipped.csv").read_text()
+    assert len(records(tmp_path / "out")) == 13  # noted once
+    Image.new("RGB", (5, 5)).save(tmp_path / "later.png")
+    summary = annotate_folder(FakePredictor(), **given)
+    assert (summary.images, summary.skipped) == (13, 0)
+    (tmp_path / "later.png").unlink()
+    assert annotate_folder(FakePredictor(), **given).images == 13  # what was found stays
 
 
 def test_a_repaired_image_is_played_by_the_next_call(folder, tmp_path):
