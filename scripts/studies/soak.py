@@ -21,6 +21,7 @@ import numpy as np
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from stable_baselines3.common.env_util import make_vec_env
+from tqdm import tqdm
 
 import alignsam_sb3  # noqa: F401 (registers the environments)
 from alignsam_sb3.evaluation.players import oracle_player, random_player
@@ -47,11 +48,15 @@ def growth(work: Callable[[], int], total: int, unit: int) -> dict[str, float]:
     :param work: does some, and returns how much
     """
     done, next_time, seen = 0, 0.0, []
-    while done < total:
-        done += work()
-        if done >= next_time:
-            seen.append((done, *usage()))
-            next_time = done + total / MEASURED
+    with tqdm(total=total, mininterval=10) as bar:
+        while done < total:
+            did = work()
+            done += did
+            bar.update(did)
+            if done >= next_time:
+                seen.append((done, *usage()))
+                next_time = done + total / MEASURED
+                bar.set_postfix({name: f"{value:.0f}" for name, value in zip(COUNTED, seen[-1][1:], strict=True)})
     late = np.array([row for row in seen if row[0] > total / 5], float)
     slopes = [float(np.polyfit(late[:, 0], late[:, k], 1)[0]) * unit for k in (1, 2, 3)]
     return {
