@@ -12,6 +12,7 @@ CLIP ?=
 KWARGS ?=
 ENV ?= SamSeg-v0
 OUT ?= runs/seed$(SEED)
+EVALUATE ?=
 WHAT = $(if $(CLIP),--clip "$(CLIP)") $(if $(KWARGS),--env-kwargs $(KWARGS)) $(if $(DATASET),--dataset "$(DATASET)") $(if $(CATEGORIES),--categories $(CATEGORIES)) $(if $(SEGMENTER),--segmenter "$(SEGMENTER)")
 
 # Threads that wait by spinning slow small models down thirtyfold as soon as anything else runs on the machine.
@@ -31,7 +32,7 @@ train: install
 		--log-interval 10 --log-folder "$(OUT)" $(WHAT)
 	@run=$$(ls -td "$(OUT)"/ppo_mask/$(ENV)_*/ | head -1) && \
 	$(BIN)/python -m alignsam_sb3.evaluation --policy "$${run}$(ENV).zip" --env $(ENV) --episodes $(EPISODES) \
-		--seed $(SEED) --out "$${run}evaluation" && \
+		--seed $(SEED) --out "$${run}evaluation" $(EVALUATE) && \
 	echo "Policy:   $${run}$(ENV).zip" && echo "Films:    $${run}films/ (.gif, .png)" && \
 	echo "Overlays: $${run}evaluation/overlays/"
 
