@@ -24,6 +24,7 @@ from scipy.stats import binom
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.archives import Limits, opened_archive, read_entry
 from alignsam_sb3.choice import Choice
+from alignsam_sb3.encodings import area_of
 from alignsam_sb3.files import parse_json, removed_on_error
 
 ENTRY = "calibration.json"
@@ -103,7 +104,8 @@ class Calibration:
             seen = features @ np.array(self.presence)
             present = seen > 0
             score = np.where(present, score, expit(_absence_features(seen) @ np.array(self.absence)))
-        return present, score
+        empty = np.array([area_of(a.answered) == 0 for a in annotations])
+        return present, np.where(present & empty, 0.0, score)  # no mask of what is there
 
     def judge_all(self, annotations: Sequence[Annotation]) -> list[Annotation]:
         """Annotations with presence, score and lower bound."""
@@ -262,8 +264,8 @@ def calibrated(part: Sequence[Judged], rest: Sequence[Judged], level: float = 0.
     if masks < LEAST_PAIRS or images < 3 or not part or not rest:
         raise ValueError(
             f"{masks} masks of {images} labelled images are too few to calibrate: at least {LEAST_PAIRS} masks "
-            "of 3 images are needed, and 100 images make it worth having. Of a folder without splits a fifth is taken; "
-            "--split all takes every image, where none of them was trained on"
+            "of 3 images are needed, and 100 images make it worth having. Give more images with --labelled; of a data set "
+            "with splits, --split all takes every image, where none of them was trained on"
         )
     begun = _fit(part, level, part[0].annotation.policy, data)
     present, scores = begun._judge([j.annotation for j in rest])

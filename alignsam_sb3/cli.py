@@ -176,7 +176,9 @@ def _review(argv: list[str]) -> None:
     parser = _parser("review", _review)
     parser.add_argument("run", type=run_folder, help="the --out of alignsam annotate")
     _add_policy(parser)
-    parser.add_argument("--accept", type=float, metavar="SHARE", help="do not ask about the masks that this accepts")
+    parser.add_argument(
+        "--accept", type=float, metavar="SHARE", help="do not ask about the masks that this accepts; by default as annotated"
+    )
     _add_formats(parser, "written again at the end")
     _add_server(parser)
     args = parser.parse_args(argv)
@@ -190,14 +192,21 @@ def _review(argv: list[str]) -> None:
         raise ValueError(
             f"{args.run} was annotated by policy {run.identity.policy}, and {args.policy} is {predict.fingerprint}"
         )
-    threshold = stream.accepted_from(predict, args.accept)
-    review = Review(run, predict.segmenter, float("inf") if args.accept is None else threshold)
+    if args.accept is not None and stream.calibration_hash(predict) != run.identity.calibration:
+        raise ValueError(
+            f"{args.policy} was calibrated after {args.run} was made: annotate into another --out, then review that"
+        )
+    threshold = run.accepted_from if args.accept is None else stream.accepted_from(predict, args.accept)
+    review = Review(run, predict.segmenter, threshold)
     from alignsam_sb3.annotate import app
 
     app.serve(app.review_page(review), args.host, args.port, args.share)
     write_formats(run, args.formats, threshold)
     count = write_corrections(run)
-    print(f"{review.progress()}. {count} reviewed images are in {args.run / 'corrections'}")
+    print(review.progress() if count else f"{review.progress()}. Nothing to learn from yet")
+    if not count:
+        return
+    print(f"{count} reviewed images are in {args.run / 'corrections'}")
     print(f"Learn from them: alignsam train --dataset coco:{args.run / 'corrections'} --from {args.policy}")
 
 

@@ -1,6 +1,7 @@
 """The folder that a run writes: what it was made with, what was found of each image, what people decided."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from alignsam_sb3.arguments import RUN, run_folder
 from alignsam_sb3.choice import ANSWERS, LAST
 from alignsam_sb3.files import write_json
 from alignsam_sb3.names import nearest
+
+ACCEPTED = "accepted.json"
+"""Of a run: the score from which nobody needs to look."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,17 @@ class Run:
             raise ValueError(f"{described} is damaged ({error}): delete {out} and annotate again") from error
         return cls(out, identity)
 
+    def accept_from(self, score: float) -> None:
+        """Keep the score from which nobody needs to look; infinity where somebody looks at every mask."""
+        write_json(self.out / ACCEPTED, {"from": score if math.isfinite(score) else None})
+
+    @property
+    def accepted_from(self) -> float:
+        """The score from which nobody needs to look; infinity where somebody looks at every mask."""
+        kept = self.out / ACCEPTED
+        score = json.loads(kept.read_text())["from"] if kept.is_file() else None
+        return math.inf if score is None else float(score)
+
     @property
     def folder(self) -> Path:
         return Path(self.identity.folder)
@@ -161,4 +176,4 @@ class Run:
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)
+    return (", ".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)) if value else "none"

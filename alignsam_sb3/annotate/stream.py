@@ -19,7 +19,6 @@ from alignsam_sb3.annotate.formats import FORMATS, write_formats
 from alignsam_sb3.annotate.predicting import Picture, Predicts, in_original, read_photo
 from alignsam_sb3.annotate.run import Found, Identity, Run
 from alignsam_sb3.annotation import Annotation
-from alignsam_sb3.calibration import GOOD
 from alignsam_sb3.choice import ANSWERS, LAST
 from alignsam_sb3.datasets.images import UnreadableImageError, file_stamp
 from alignsam_sb3.datasets.labelled import images_in
@@ -115,11 +114,12 @@ def annotate_folder(
     files = [path for path in images_in(folder, closed) if not path.resolve().is_relative_to(out)]
     if not files:
         raise ValueError(f"no images in {folder}: a folder of .jpg, .png or the like is expected")
-    run = Run.create(out, Identity(str(folder), predict.fingerprint, wanted, predict.answer, _hash(predict)))
+    run = Run.create(out, Identity(str(folder), predict.fingerprint, wanted, predict.answer, calibration_hash(predict)))
     try:
         with FileLock(out / "lock", timeout=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow still refuses what is twice as large
             _note(run, closed)
+            run.accept_from(threshold)
             new = _go_on(predict, run, files, wanted, threshold, batch_size, workers, progress, play)
             write_formats(run, formats, threshold)
     except Timeout as error:
@@ -133,14 +133,12 @@ def annotate_folder(
 
 
 def accepted_from(predict: Predicts, accept: float | None) -> float:
-    """The score from which nobody needs to look: by calibration, or 0.8 where no share was asked for.
-
-    Without a calibration somebody looks at every mask: what the segmenter says of itself promises nothing.
+    """The score from which nobody needs to look, by calibration. Where no share was asked for, somebody looks at every mask.
 
     :raises ValueError: a share was asked for and there is no calibration
     """
     if accept is None:
-        return math.inf if predict.calibration is None else GOOD
+        return math.inf
     if predict.calibration is None:
         raise ValueError(
             "accept needs a calibrated policy: run `alignsam calibrate --policy policy.zip --labelled coco:ROOT` on labelled "
@@ -184,7 +182,8 @@ def _check(
     return tuple(dict.fromkeys(categories)) or tuple(predict.categories)
 
 
-def _hash(predict: Predicts) -> str:
+def calibration_hash(predict: Predicts) -> str:
+    """Of a policy's calibration; empty without one."""
     if predict.calibration is None:
         return ""
     return hashlib.sha256(predict.calibration.to_json().encode()).hexdigest()[:16]
@@ -337,6 +336,6 @@ def _summary(run: Run, new: int, threshold: float, seconds: float, calibrated: b
         images += not found.skipped
         skipped += bool(found.skipped)
         masks += len(found.annotations)
-        present += sum(a.present for a in found.annotations)
+        present += sum(a.found for a in found.annotations)
         doubtful += sum(is_doubtful(a, threshold) for a in found.annotations)
     return Summary(images, new, skipped, masks, present, doubtful, seconds, calibrated, run.identity.answer)

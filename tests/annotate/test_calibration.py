@@ -10,6 +10,7 @@ import pytest
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.calibration import Calibration, Judged, as_judged, calibrated, fit_calibration, third
 from alignsam_sb3.choice import choose
+from alignsam_sb3.encodings import to_coco_rle
 
 DRAWS = 20
 
@@ -118,6 +119,15 @@ def test_without_absent_examples_everything_is_held_to_be_there(unseen):
     shown = [j for j in world(np.random.default_rng(0), 100) if j.shown]
     annotations, _ = outcome(fit_calibration(shown), unseen)
     assert all(a.present for a in annotations)
+
+
+def test_an_empty_mask_of_what_is_there_is_worth_nothing(draws, unseen):
+    calibration = replace(draws[0], presence=(), absence=())
+    there = unseen[0].annotation
+    empty = replace(there, rle=to_coco_rle(np.zeros((4, 4), bool))["counts"])
+    assert there.area > 0
+    assert calibration.judge(there).score > 0
+    assert (calibration.judge(empty).score, calibration.judge(empty).low) == (0, 0)
 
 
 def test_nothing_is_accepted_when_few_labels_cannot_show_it():

@@ -20,6 +20,7 @@ from alignsam_sb3.annotate import Run, annotate_folder
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.calibration import Judged, fit_calibration
 from alignsam_sb3.choice import Choice
+from alignsam_sb3.cli import main
 
 
 def records(out):
@@ -186,7 +187,9 @@ def test_what_is_written_into_the_folder_of_images_is_not_read_again(folder):
         assert summary.images == 12
 
 
-def test_with_a_calibration_the_accepted_ones_need_no_review(folder, tmp_path):
+@pytest.fixture
+def calibrated_predictor(folder):
+    """Trusts masks of strong contrast."""
     rng = np.random.default_rng(0)
     middle = np.median([FakePredictor()(np.asarray(Image.open(p)))[0].signals["contrast"] for p in folder.rglob("*.png")])
     judged = []
@@ -196,12 +199,54 @@ def test_with_a_calibration_the_accepted_ones_need_no_review(folder, tmp_path):
         for found in FakePredictor()(photo):
             good = found.signals["contrast"] > middle
             judged.append(Judged(found.__class__(**{**vars(found), "image_id": str(i)}), 0.95 if good else 0.3, True))
-    calibration = fit_calibration(judged)
-    summary = annotate_folder(FakePredictor(calibration=calibration), folder, tmp_path / "out", accept=0.05, progress=False)
+    return FakePredictor(calibration=fit_calibration(judged))
+
+
+def queue(out):
+    with (out / "queue.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_with_a_calibration_the_accepted_ones_need_no_review(folder, tmp_path, calibrated_predictor):
+    summary = annotate_folder(calibrated_predictor, folder, tmp_path / "out", accept=0.05, progress=False)
     assert 0 < summary.doubtful < summary.masks
-    with (tmp_path / "out" / "queue.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = queue(tmp_path / "out")
     assert sum(int(row["review"]) for row in rows) == summary.doubtful and all(row["low"] != "nan" for row in rows)
+
+
+def test_without_a_share_every_mask_is_put_up_for_review(folder, tmp_path, calibrated_predictor):
+    summary = annotate_folder(calibrated_predictor, folder, tmp_path / "out", progress=False)
+    assert summary.doubtful == summary.masks
+    assert all(row["review"] == "1" for row in queue(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("accept", [None, 0.05])
+def test_a_review_in_which_nothing_was_decided_leaves_the_queue_as_it_was(
+    folder, tmp_path, calibrated_predictor, accept, monkeypatch, capsys
+):
+    out, asked = tmp_path / "out", []
+    annotate_folder(calibrated_predictor, folder, out, accept=accept, progress=False)
+    before = queue(out)
+    calibrated_predictor.segmenter = None
+    monkeypatch.setattr("alignsam_sb3.cli._load", lambda args: calibrated_predictor)
+    monkeypatch.setattr("alignsam_sb3.annotate.app.review_page", asked.append)
+    monkeypatch.setattr("alignsam_sb3.annotate.app.serve", lambda *args: None)
+    (tmp_path / "p.zip").write_bytes(b"PK")
+    assert main(["review", str(out), "--policy", str(tmp_path / "p.zip")]) == 0
+    assert queue(out) == before
+    assert asked[0].progress().startswith(f"0 of {sum(row['review'] == '1' for row in before)} decided")
+    said = capsys.readouterr().out
+    assert "Nothing to learn from yet" in said and "corrections" not in said
+
+
+def test_a_review_accepts_nothing_by_a_calibration_that_the_run_does_not_know(
+    folder, tmp_path, calibrated_predictor, monkeypatch, capsys
+):
+    annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
+    monkeypatch.setattr("alignsam_sb3.cli._load", lambda args: calibrated_predictor)
+    (tmp_path / "p.zip").write_bytes(b"PK")
+    assert main(["review", str(tmp_path / "out"), "--policy", str(tmp_path / "p.zip"), "--accept", "0.05"]) == 1
+    assert "was calibrated after" in capsys.readouterr().err
 
 
 SLOW = """

@@ -22,7 +22,10 @@ def test_bits_that_tifffile_wrote_are_as_they_were_given(tmp_path, compression):
     for k in range(2):
         photo(tmp_path / f"images/{k}.png", k)
         (tmp_path / "masks").mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / f"masks/{k}.tif", rows(k), compression=compression)
+        try:
+            tifffile.imwrite(tmp_path / f"masks/{k}.tif", rows(k), compression=compression)
+        except NotImplementedError as error:
+            pytest.skip(f"this tifffile does not write it: {error}")
     assert pairs(f"mask_folder:{tmp_path}")[0] == {f"images/{k}.png": (k, k) for k in range(2)}
     shown = load_dataset(f"images:{tmp_path}/masks", "all")[1].image[..., 0]
     assert np.array_equal(shown > 0, rows(1))
