@@ -10,12 +10,14 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fakes import FakePredictor
 from PIL import Image
 
+import alignsam_sb3.annotate
 from alignsam_sb3.annotate import Run, annotate_folder
 from alignsam_sb3.annotation import Annotation
 from alignsam_sb3.calibration import Judged, fit_calibration
@@ -229,8 +231,8 @@ def test_a_review_in_which_nothing_was_decided_leaves_the_queue_as_it_was(
     before = queue(out)
     calibrated_predictor.segmenter = None
     monkeypatch.setattr("alignsam_sb3.cli._load", lambda args: calibrated_predictor)
-    monkeypatch.setattr("alignsam_sb3.annotate.app.review_page", asked.append)
-    monkeypatch.setattr("alignsam_sb3.annotate.app.serve", lambda *args: None)
+    page = SimpleNamespace(review_page=asked.append, serve=lambda *args: None)  # without gradio
+    monkeypatch.setattr(alignsam_sb3.annotate, "app", page, raising=False)
     (tmp_path / "p.zip").write_bytes(b"PK")
     assert main(["review", str(out), "--policy", str(tmp_path / "p.zip")]) == 0
     assert queue(out) == before
