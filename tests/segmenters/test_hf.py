@@ -115,13 +115,16 @@ def test_masks_come_back_as_the_processor_brings_them(segmenter, library, kind):
 
 def test_the_single_mask_gives_way_where_it_is_not_stable_image_by_image(tiny_sam2_folder, monkeypatch):
     segmenter = load_segmenter(f"hf:{tiny_sam2_folder}", "cpu")
-    monkeypatch.setattr(segmenter.model.mask_decoder, "dynamic_multimask_stability_thresh", 0.6)  # they have 0.2 to 0.8
     images, sizes = IMAGES * 4, SIZES * 4
     features = segmenter.encode(images)
     prompts = Prompts.of([clicks(2, size)[0] for size in sizes], [[1, 0]] * 12, sizes)
-    three, one = (segmenter.decode(features, prompts, multimask) for multimask in (True, False))
-    best, _ = three.best()
-    fallen = [th.equal(best[i], one.logits[i, 0]) for i in range(12)]
+    best, _ = segmenter.decode(features, prompts, True).best()
+    for threshold in (0.6, 0.7, 0.5, 0.8, 0.4, 0.3, 0.2):  # what random weights are between differs with torch's version
+        monkeypatch.setattr(segmenter.model.mask_decoder, "dynamic_multimask_stability_thresh", threshold)
+        one = segmenter.decode(features, prompts, False)
+        fallen = [th.equal(best[i], one.logits[i, 0]) for i in range(12)]
+        if 0 < sum(fallen) < 12:
+            break
     assert 0 < sum(fallen) < 12
     for i in range(12):
         mine = {name: x[i : i + 1] for name, x in features.items()}
