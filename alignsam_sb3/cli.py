@@ -203,10 +203,10 @@ def _review(argv: list[str]) -> None:
     app.serve(app.review_page(review), args.host, args.port, args.share)
     write_formats(run, args.formats, threshold)
     count = write_corrections(run)
-    print(review.progress() if count else f"{review.progress()}. Nothing to learn from yet")
     if not count:
+        print(f"{review.progress()}. Nothing to learn from yet")
         return
-    print(f"{count} reviewed images are in {args.run / 'corrections'}")
+    print(f"{review.progress()}. {count} reviewed images are in {args.run / 'corrections'}")
     print(f"Learn from them: alignsam train --dataset coco:{args.run / 'corrections'} --from {args.policy}")
 
 

@@ -41,7 +41,7 @@ from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.datasets.toy.shapes import SHAPES
 from alignsam_sb3.datasets.toy.textures import TEXTURES
 from alignsam_sb3.files import write_json
-from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
+from alignsam_sb3.fitting import cosine_schedule, read_checkpoint, write_checkpoint
 from alignsam_sb3.segmenters.tiny import load_tiny_sam
 from alignsam_sb3.semantics.clip_surgery import fit_positions, surgery_tokens
 from alignsam_sb3.semantics.prompts import TEMPLATES
@@ -229,7 +229,7 @@ class Fit:
         self.mean, self.std = (th.tensor(v).reshape(3, 1, 1) * 255 for v in (PIXEL_MEAN, PIXEL_STD))
         self.step, self.spent, self.began = 0, 0.0, time.time()
         if self.path.exists():
-            state = th.load(self.path, weights_only=True)
+            state = read_checkpoint(self.path)
             if state["args"] != self.described:
                 raise SystemExit(f"{self.path} was begun with {state['args']}, not {self.described}: give another --out")
             for name in KEPT:

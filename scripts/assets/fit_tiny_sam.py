@@ -23,7 +23,7 @@ from tqdm import tqdm
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.files import write_json
-from alignsam_sb3.fitting import cosine_schedule, write_checkpoint
+from alignsam_sb3.fitting import cosine_schedule, read_checkpoint, write_checkpoint
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam
 
 POOL_KEY = 77  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")
@@ -153,7 +153,7 @@ class Fit:
         self.schedule = cosine_schedule(self.optimizer, args.steps, warmup=200)
         self.step, self.spent, self.began = 0, 0.0, time.time()
         if self.path.exists():
-            state = th.load(self.path, weights_only=True)
+            state = read_checkpoint(self.path)
             for name in ("sam", "optimizer", "schedule"):
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.spent = state["step"], state["seconds"]
