@@ -50,18 +50,28 @@ class TinyEncoder(nn.Module):
             LayerNorm2d(out_chans),
         )
 
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        """Encode normalised, padded images (B, 3, img_size, img_size)."""
-        x = self.backbone.stem(x)
-        total: th.Tensor | None = None
-        for stage, tap in zip(self.backbone.stages, self.taps, strict=True):
+    def stages(self, x: th.Tensor) -> list[th.Tensor]:
+        """What the four stages say, at strides 4, 8, 16 and 32."""
+        x, said = self.backbone.stem(x), []
+        for stage in self.backbone.stages:
             x = stage(x)
+            said.append(x)
+        return said
+
+    def embed(self, stages: list[th.Tensor]) -> th.Tensor:
+        """The embedding (B, out_chans, img_size / 8, img_size / 8) of what the stages say."""
+        total: th.Tensor | None = None
+        for x, tap in zip(stages, self.taps, strict=True):
             seen = tap(x)
             if total is not None and seen.shape[-1] != total.shape[-1]:
                 seen = F.interpolate(seen, total.shape[-2:], mode="bilinear", align_corners=False)
             total = seen if total is None else total + seen
         out: th.Tensor = self.neck(total)
         return out
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """Encode normalised, padded images (B, 3, img_size, img_size)."""
+        return self.embed(self.stages(x))
 
 
 def sam_neck(in_chans: int, out_chans: int = 256) -> nn.Sequential:

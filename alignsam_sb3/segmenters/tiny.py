@@ -2,10 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from alignsam_sb3.segmenters.encoders import TinyEncoder
+from alignsam_sb3.segmenters.fine import FineMaskDecoder, FineTinyEncoder
 from alignsam_sb3.weights import read_embedded, save_embedded
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "tiny_sam.safetensors"
@@ -22,21 +24,29 @@ class TinySamConfig:
     decoder_mlp_dim: int = 256
     decoder_heads: int = 4
     iou_hidden_dim: int = 96
+    fine_chans: tuple[int, int] | None = None
+    """Channels of the features of strides 2 and 4; ``None`` for SAM's own layers alone and masks of stride 2."""
 
 
 def build_tiny_sam(config: TinySamConfig | None = None) -> Sam:
-    """Assemble a tiny SAM with random weights: our encoder, segment_anything's prompt encoder and mask decoder."""
+    """Assemble a tiny SAM with random weights: our encoder, segment_anything's prompt encoder and mask decoder.
+
+    With ``fine_chans``, encoder and decoder are those of :mod:`alignsam_sb3.segmenters.fine`.
+    """
     config = config or TinySamConfig()
     grid = (config.img_size // 8,) * 2
+    shape = (config.img_size, config.embed_dim, config.depth, config.out_chans)
+    decoder: dict[str, Any] = {
+        "transformer_dim": config.out_chans,
+        "transformer": TwoWayTransformer(2, config.out_chans, config.decoder_heads, config.decoder_mlp_dim),
+        "num_multimask_outputs": 3,
+        "iou_head_hidden_dim": config.iou_hidden_dim,
+    }
+    fine = config.fine_chans and (config.fine_chans[0], config.fine_chans[1])
     return Sam(
-        image_encoder=TinyEncoder(config.img_size, config.embed_dim, config.depth, config.out_chans),
+        image_encoder=FineTinyEncoder(*shape, fine) if fine else TinyEncoder(*shape),
         prompt_encoder=PromptEncoder(config.out_chans, grid, (config.img_size,) * 2, mask_in_chans=16),
-        mask_decoder=MaskDecoder(
-            transformer_dim=config.out_chans,
-            transformer=TwoWayTransformer(2, config.out_chans, config.decoder_heads, config.decoder_mlp_dim),
-            num_multimask_outputs=3,
-            iou_head_hidden_dim=config.iou_hidden_dim,
-        ),
+        mask_decoder=FineMaskDecoder(fine, **decoder) if fine else MaskDecoder(**decoder),
     )
 
 

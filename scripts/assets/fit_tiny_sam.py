@@ -1,19 +1,22 @@
-"""Fit the embedded tiny SAM on toy scenes with SAM's own recipe, and measure it on scenes never trained on.
+"""Fit the embedded tiny SAM on toy scenes and composites of photographs with SAM's own recipe; interrupted, it goes on.
 
-python scripts/assets/fit_tiny_sam.py --steps 7000 --seed 0 --out runs/coarse
-python scripts/assets/fit_tiny_sam.py --steps 2500 --seed 1 --init runs/coarse/checkpoint.pt --lr 3e-4 --fine --out runs/fine
+python scripts/assets/fit_tiny_sam.py --init alignsam_sb3/assets/tiny_sam.safetensors --photos coco:/data/coco \\
+    --out runs/tiny_sam
 
-Interrupt it at any time: the same command goes on from the last checkpoint in ``--out``.
+The same command goes on from the last checkpoint in ``--out``. Measure what it wrote with
+``scripts/studies/measure_segmenter.py``, on scenes and photographs that were not trained on.
 """
 
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch as th
+from composites import Drawn, draw_composite, photographs
 from fitting import augment, draw_pool
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
@@ -24,24 +27,30 @@ from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.files import write_json
 from alignsam_sb3.fitting import cosine_schedule, read_checkpoint, write_checkpoint
+from alignsam_sb3.segmenters.fine import FINE, FineMaskDecoder
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, save_tiny_sam
+from alignsam_sb3.weights import read_embedded
 
 POOL_KEY = 77  # training scenes of this script: default_rng([POOL_KEY, seed, index]); evaluation uses ToyScenes(split="eval")
 MIN_AREA = 0.01
+FINE_CHANS = (16, 24)
 Pool = tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[str, ...]]]
 """Images (N, S, S, 3), label maps (N, S, S) and the objects' shapes."""
 
 
-def _scene(job: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[str, ...]]:
+def _scene(job: tuple[int, int, int], photos: str | None, share: float) -> Drawn:
     seed, index, size = job
     cv2.setNumThreads(1)
-    scene = draw_scene(np.random.default_rng([POOL_KEY, seed, index]), size, salient=index % 3 == 0)
+    rng = np.random.default_rng([POOL_KEY, seed, index])
+    if photos and rng.random() < share:
+        return draw_composite(rng, size, photographs(photos))
+    scene = draw_scene(rng, size, salient=index % 3 == 0)
     return scene.image, scene.labels, scene.shapes
 
 
-def draw_scenes(seed: int, count: int, size: int) -> Pool:
+def draw_scenes(args: argparse.Namespace, size: int) -> Pool:
     """Draw the training scenes once."""
-    drawn = draw_pool(_scene, seed, count, size)
+    drawn = draw_pool(partial(_scene, photos=args.photos, share=args.share), args.seed, args.scenes, size)
     return np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]), [d[2] for d in drawn]
 
 
@@ -70,29 +79,23 @@ def draw_click(
 
 
 def decode(
-    sam: Sam, embeddings: th.Tensor, clicks: list[list[tuple[tuple[int, int], int]]], fed: th.Tensor | None
+    sam: Sam, features: dict[str, th.Tensor], clicks: list[list[tuple[tuple[int, int], int]]], fed: th.Tensor | None
 ) -> tuple[th.Tensor, th.Tensor]:
-    """All four mask tokens for every target, with gradients: logits (B, 4, 4h, 4w) and predicted IoU (B, 4)."""
+    """All four mask tokens for every target, with gradients: logits (B, 4, S, S) and predicted IoU (B, 4)."""
     coords = th.tensor([[c[0] for c in row] for row in clicks], dtype=th.float32)
     labels = th.tensor([[c[1] for c in row] for row in clicks])
-    sparse, dense = sam.prompt_encoder(points=(coords, labels), boxes=None, masks=None if fed is None else fed[:, None])
-    logits, iou = sam.mask_decoder.predict_masks(
-        image_embeddings=th.zeros_like(embeddings[:1]),
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense + embeddings,
-    )
-    return logits, iou
+    masks = None if fed is None else F.avg_pool2d(fed[:, None], 2)
+    sparse, dense = sam.prompt_encoder(points=(coords, labels), boxes=None, masks=masks)
+    pe, fine = sam.prompt_encoder.get_dense_pe(), (features[FINE[0]], features[FINE[1]])
+    decoder: FineMaskDecoder = sam.mask_decoder
+    return decoder.masks_of(pe, sparse, dense + features["embeddings"], fine)
 
 
 def mask_loss(logits: th.Tensor, truth: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """20 x focal + Dice for each candidate (B, M), and the candidates' true IoU (B, M).
 
-    :param truth: (B, 4h, 4w) coverage in [0, 1], masks averaged down to the resolution of the logits; or (B, S, S) masks of
-        the image's resolution, to which the logits are then enlarged
+    :param truth: (B, S, S) masks
     """
-    if truth.shape[-1] != logits.shape[-1]:
-        logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
     target = truth[:, None].expand_as(logits)
     prob = logits.sigmoid()
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -111,17 +114,17 @@ def round_loss(logits: th.Tensor, iou: th.Tensor, truth: th.Tensor, first: bool)
 
 
 def pick(logits: th.Tensor, iou: th.Tensor) -> th.Tensor:
-    """Logits (B, 4h, 4w) of the candidate that the model itself prefers among the three."""
+    """Logits (B, S, S) of the candidate that the model itself prefers among the three."""
     return logits[th.arange(len(iou)), 1 + iou[:, 1:].argmax(1)].detach()
 
 
 def train_step(
-    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int, fine: bool
+    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int
 ) -> float:
     """One step: the first click and one random later round carry gradients, those between only move the episode on."""
-    embeddings = sam.image_encoder((images - sam.pixel_mean) / sam.pixel_std)[owner]
+    seen = sam.image_encoder.features((images - sam.pixel_mean) / sam.pixel_std)
+    features = {name: x[owner] for name, x in seen.items()}
     truth = th.from_numpy(truths).float()
-    truth = truth if fine else F.avg_pool2d(truth, 2)
     last = int(rng.integers(2, rounds + 1))
     graded = {0, last - 1}
     clicks: list[list[tuple[tuple[int, int], int]]] = [[] for _ in truths]
@@ -132,13 +135,12 @@ def train_step(
         for row, target, seen in zip(clicks, truths, predicted, strict=True):
             row.append(draw_click(rng, target, seen))
         with th.set_grad_enabled(turn in graded):
-            logits, iou = decode(sam, embeddings, clicks, fed)
+            logits, iou = decode(sam, features, clicks, fed)
         if turn in graded:
             losses.append(round_loss(logits, iou, truth, first=turn == 0))
         fed = pick(logits, iou)
         if turn + 1 < last:
-            full = F.interpolate(fed[:, None], truths.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-            predicted = list((full > 0).numpy())
+            predicted = list((fed > 0).numpy())
     total = th.stack(losses).sum()
     total.backward()
     return float(total.detach())
@@ -159,7 +161,9 @@ class Fit:
             self.step, self.spent = state["step"], state["seconds"]
             print(f"going on from step {self.step}")
         elif args.init:
-            sam.load_state_dict(th.load(args.init, weights_only=True)["sam"])
+            _, weights = read_embedded(args.init)
+            absent = sam.load_state_dict(weights, strict=False).missing_keys
+            print(f"{len(absent)} tensors are not in {args.init}: they start at random")
 
     @property
     def seconds(self) -> float:
@@ -173,7 +177,7 @@ class Fit:
 
     def run(self) -> None:
         """Train up to ``args.steps``; an interruption saves first."""
-        pool = draw_scenes(self.args.seed, self.args.scenes, self.sam.image_encoder.img_size)
+        pool = draw_scenes(self.args, self.sam.image_encoder.img_size)
         self.began = time.time()
         bar = tqdm(total=self.args.steps, initial=self.step, mininterval=10)
         try:
@@ -200,7 +204,7 @@ class Fit:
         owner = th.arange(args.batch).repeat_interleave(args.targets)
         self.sam.train()
         self.optimizer.zero_grad()
-        loss = train_step(self.sam, batch, truths, owner, rng, args.rounds, args.fine)
+        loss = train_step(self.sam, batch, truths, owner, rng, args.rounds)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss} at step {self.step}: lower --lr; the checkpoint is untouched")
         th.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
@@ -219,14 +223,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="most clicks of a training episode")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
-    parser.add_argument("--fine", action="store_true", help="loss at the image's resolution, not the logits'")
+    parser.add_argument("--init", type=Path, help="tiny_sam.safetensors of an earlier fit to start from")
+    parser.add_argument("--photos", help="a data set of photographs with masks, of whose training split composites are made")
+    parser.add_argument("--share", type=float, default=0.4, help="of composites among the scenes")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_sam"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     th.manual_seed(args.seed)
-    config = TinySamConfig()
+    config = TinySamConfig(fine_chans=FINE_CHANS)
     sam = build_tiny_sam(config)
     print(f"{sum(p.numel() for p in sam.parameters()) / 1e6:.2f} M parameters")
     fit = Fit(args, sam)
