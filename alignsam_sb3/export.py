@@ -20,6 +20,7 @@ from alignsam_sb3.datasets import ToyScenes
 from alignsam_sb3.frame import PADDING
 from alignsam_sb3.predictor import Predictor
 from alignsam_sb3.segmenters import SamSegmenter
+from alignsam_sb3.segmenters.base import pooled
 from alignsam_sb3.segmenters.decoder import all_masks, embed_prompts
 from alignsam_sb3.semantics import ClipSurgery
 from alignsam_sb3.semantics.clip_surgery import feature_surgery, similarity_maps, surgery_tokens
@@ -30,34 +31,39 @@ EXAMPLE = Path(__file__).parent / "assets" / "onnx_example.py"
 
 
 class _Encoder(nn.Module):
-    """A photo in SAM's frame to its embedding."""
+    """A photo in SAM's frame to its features by name, in the order of ``names``."""
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, names: Sequence[str]) -> None:
         super().__init__()
-        self.encoder = sam.image_encoder
+        self.encoder, self.names = sam.image_encoder, list(names)
 
-    def forward(self, pixels: th.Tensor) -> th.Tensor:
-        embedding: th.Tensor = self.encoder(pixels)
-        return embedding
+    def forward(self, pixels: th.Tensor) -> tuple[th.Tensor, ...]:
+        if len(self.names) == 1:
+            return (self.encoder(pixels),)
+        seen = self.encoder.features(pixels)
+        return tuple(seen[name] for name in self.names)
 
 
 class _Decoder(nn.Module):
-    """An embedding, clicks and the last logits to the candidate that SAM prefers, enlarged to the frame, too."""
+    """Features, clicks and the last logits to the candidate that SAM prefers, enlarged to the frame, too."""
 
     image_pe: th.Tensor
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, names: Sequence[str]) -> None:
         super().__init__()
         self.prompts, self.decoder, self.side = sam.prompt_encoder, sam.mask_decoder, int(sam.image_encoder.img_size)
+        self.names = list(names)
         self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().detach())
 
     def forward(
-        self, embedding: th.Tensor, coords: th.Tensor, labels: th.Tensor, last: th.Tensor, is_first: th.Tensor
+        self, coords: th.Tensor, labels: th.Tensor, last: th.Tensor, is_first: th.Tensor, *features: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        seen = dict(zip(self.names, features, strict=True))
+        embedding, fine = seen["embeddings"], [seen[name] for name in self.names if name != "embeddings"]
         sparse = embed_prompts(self.prompts, coords, labels, None)
         nothing = self.prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        dense = embedding + th.where(is_first, nothing, self.prompts.mask_downscaling(last[:, None]))
-        logits, iou = all_masks(self.decoder, self.image_pe, sparse, dense)
+        dense = embedding + th.where(is_first, nothing, self.prompts.mask_downscaling(pooled(last, 4 * embedding.shape[-1])[:, None]))
+        logits, iou = all_masks(self.decoder, self.image_pe, sparse, dense, *fine)
         best = iou[:, 1:].argmax(1) + 1
         chosen = th.gather(logits, 1, best[:, None, None, None].expand(-1, 1, *logits.shape[2:]))
         large = F.interpolate(chosen, (self.side, self.side), mode="bilinear", align_corners=False)
@@ -135,22 +141,20 @@ def export_onnx(predict: Predictor, folder: Path) -> list[Path]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     sam, side = segmenter.sam.cpu(), segmenter.img_size
-    channels, cells, _ = segmenter.embedding_shape
-    low = 4 * cells
-    many = th.export.Dim("clicks", min=1, max=64)
-    pixels, embedding = th.rand(1, 3, side, side), th.rand(1, channels, cells, cells)
-    clicks = (th.rand(1, 3, 2) * side, th.ones(1, 3, dtype=th.int64), th.rand(1, low, low), th.tensor(False))
-    shapes: tuple[dict[int, Any], ...] = ({}, {1: many}, {1: many}, {}, {})
-    _write(_Encoder(sam), (pixels,), folder / "encoder.onnx", ["pixels"], ["embedding"])
-    names = ["embedding", "coords", "labels", "last", "is_first"]
-    _write(_Decoder(sam), (embedding, *clicks), folder / "decoder.onnx", names, ["logits", "iou", "large"], shapes)
+    many, m, cells = th.export.Dim("clicks", min=1, max=64), segmenter.mask_side, segmenter.embedding_shape[1]
+    names, features = list(segmenter.feature_shapes), [th.rand(1, *shape) for shape in segmenter.feature_shapes.values()]
+    clicks = (th.rand(1, 3, 2) * side, th.ones(1, 3, dtype=th.int64), th.rand(1, m, m), th.tensor(False))
+    shapes: tuple[Any, ...] = ({1: many}, {1: many}, {}, {}, tuple({} for _ in names))
+    _write(_Encoder(sam, names), (th.rand(1, 3, side, side),), folder / "encoder.onnx", ["pixels"], names)
+    given = ["coords", "labels", "last", "is_first", *names]
+    _write(_Decoder(sam, names), (*clicks, *features), folder / "decoder.onnx", given, ["logits", "iou", "large"], shapes)
     written = [folder / "encoder.onnx", folder / "decoder.onnx"]
     if predict.clip is not None:
         texts = [task.prompts.get(name, name) for name in predict.categories]
         size = predict.clip.image_size
-        given = (th.rand(1, 3, size, size), th.tensor([1.0, 0.75]))
+        photo = (th.rand(1, 3, size, size), th.tensor([1.0, 0.75]))
         maps = ["similarity_maps", "cosine_maps"]
-        _write(_Language(predict.clip, texts, cells), given, folder / "language.onnx", ["pixels", "extent"], maps)
+        _write(_Language(predict.clip, texts, cells), photo, folder / "language.onnx", ["pixels", "extent"], maps)
         written.append(folder / "language.onnx")
     spaces = dict(sorted(predict.model.observation_space.spaces.items()))  # type: ignore[attr-defined]
     observed = tuple(th.as_tensor(space.sample())[None] for space in spaces.values())
@@ -197,7 +201,7 @@ def _write(
     path: Path,
     inputs: list[str],
     outputs: list[str],
-    shapes: tuple[dict[int, Any], ...] | None = None,
+    shapes: tuple[Any, ...] | None = None,
 ) -> None:
     options: dict[str, Any] = {"dynamic_shapes": shapes, "external_data": False, "verbose": False, "optimize": True}
     with th.no_grad():
@@ -213,6 +217,7 @@ def _config(predict: Predictor, spaces: Mapping[str, Any]) -> dict[str, Any]:
         "clicks": predict.task.max_steps,
         "patches": predict.task.patches,
         "side": segmenter.img_size,
+        "mask_side": segmenter.mask_side,
         "picture": int(spaces["image"].shape[1]),
         "mean": segmenter.sam.pixel_mean.flatten().tolist(),
         "std": segmenter.sam.pixel_std.flatten().tolist(),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts
+from alignsam_sb3.segmenters.base import pooled
 
 Rows = NDArray[np.int64]
 """Numbers of sessions."""
@@ -27,7 +28,7 @@ class ClickSessions:
     - ``point_labels`` (N, T), and ``counts`` (N,): clicks so far
     - ``boxes`` (N, 4): in pixels of the image, NaN where there is none
     - ``features``: what the segmenter says of each image
-    - ``logits`` (N, 4h, 4w): its last answer in the frame, 0 before the first
+    - ``logits`` (N, m, m): its last answer in the frame, 0 before the first
     - ``iou`` (N,): the IoU that it predicts for that answer
     - ``answered`` (N,): whether there is an answer
     """
@@ -36,7 +37,7 @@ class ClickSessions:
         if n < 1:
             raise ValueError(f"sessions must be at least 1, got {n}")
         self.segmenter, self.remembers = segmenter, remembers
-        side = 4 * segmenter.embedding_shape[1]
+        side = segmenter.mask_side
         device = segmenter.device
         self.sizes = np.zeros((n, 2), np.int64)
         self.point_coords = np.zeros((n, 8, 2), np.float32)
@@ -104,7 +105,7 @@ class ClickSessions:
         """Give K sessions a mask in place of an earlier answer: the next click is decoded with it.
 
         :param which: (K,) sessions
-        :param logits: (K, 4h, 4w) in the frame
+        :param logits: (K, m, m) in the frame
         """
         self._remember(which)
         self.logits = self.logits.index_copy(0, self._at(which), logits.to(self.logits.device, self.logits.dtype))
@@ -176,7 +177,7 @@ class ClickSessions:
     @property
     def probabilities(self) -> th.Tensor:
         """(N, 4h, 4w) in the frame: the mask's probability, 0.5 everywhere before the first answer."""
-        return self.logits.sigmoid()
+        return pooled(self.logits.sigmoid(), 4 * self.segmenter.embedding_shape[1])
 
     def in_image(self, which: Rows | None = None) -> list[th.Tensor]:
         """The last answers' logits in their images, each (H, W); images of one size are brought there together."""

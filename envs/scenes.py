@@ -97,7 +97,7 @@ class Judge:
         self.known[at] = th.from_numpy(np.stack([t.known for t in targets])).to(self.device)
 
     def masks(self, logits: th.Tensor) -> th.Tensor:
-        """Masks (K, g, g) bool of logits (K, 4h, 4w)."""
+        """Masks (K, g, g) bool of logits (K, m, m)."""
         if logits.shape[-1] != self.side:
             size = (self.side, self.side)
             logits = th.nn.functional.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
@@ -105,7 +105,7 @@ class Judge:
 
     @th.no_grad()
     def dice_and_iou(self, which: NDArray[np.int64], logits: th.Tensor) -> NDArray[np.float64]:
-        """(K, 2) of some episodes' masks (K, 4h, 4w); 1 where mask and truth are both empty."""
+        """(K, 2) of some episodes' masks (K, m, m); 1 where mask and truth are both empty."""
         at = th.from_numpy(which).to(self.device)
         share, known = self.share[at].float(), self.known[at].float()
         mask = self.masks(logits)

@@ -80,7 +80,7 @@ class Shared:
 
     def _scenes(self, patches: int) -> Scenes:
         """Images and targets for a click grid of so many cells along each axis."""
-        side = judging_side(4 * self.segmenter.embedding_shape[1])
+        side = judging_side(self.segmenter.mask_side)
         return Scenes(self.sample, CellGrid(self.segmenter.frame, patches), side)
 
     @property

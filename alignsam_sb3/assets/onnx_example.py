@@ -14,8 +14,8 @@ NETS = {path.stem: onnxruntime.InferenceSession(path) for path in HERE.glob("*.o
 
 
 def run(name, **inputs):
-    wanted = [i.name for i in NETS[name].get_inputs()]
-    return NETS[name].run(None, {k: inputs[k] for k in wanted})
+    wanted, found = ([x.name for x in some] for some in (NETS[name].get_inputs(), NETS[name].get_outputs()))
+    return dict(zip(found, NETS[name].run(None, {k: inputs[k] for k in wanted}), strict=True))
 
 
 def resized(photo, width, height, how=Image.Resampling.BILINEAR):
@@ -35,31 +35,33 @@ def segment(photo, category):
     shown, (h, w) = framed(photo, CONFIG["picture"])
     picture[0, :, :h, :w] = shown.transpose(2, 0, 1)
     seen = {"image": picture, "target_category": np.array([CONFIG["categories"].index(category)])}
-    seen["sam_image_embeddings"] = embedding = run("encoder", pixels=pixels)[0]
+    features = run("encoder", pixels=pixels)
+    seen["sam_image_embeddings"] = features["embeddings"]
     if "language" in CONFIG:
         clip = CONFIG["language"]
         square = resized(photo, clip["side"], clip["side"], Image.Resampling.BICUBIC) / 255
         square = ((square - clip["mean"]) / clip["std"]).transpose(2, 0, 1)[None].astype(np.float32)
-        maps = run("language", pixels=square, extent=np.array(extent, np.float32) / side)
-        seen["similarity_maps"], seen["cosine_maps"] = maps
+        seen |= run("language", pixels=square, extent=np.array(extent, np.float32) / side)
     first, cell = np.arange(n) * max(size) / n, max(size) / n
     centres = [np.minimum((first + np.minimum(first + cell, s)) / 2, s - 1).astype(int) for s in size]  # of rows, of columns
     free = np.logical_and.outer(*[(c / cell).astype(int) == np.arange(n) for c in centres]).ravel()
-    low = 4 * embedding.shape[-1]
-    logits, coords, labels = np.zeros((1, low, low), np.float32), [], []
+    low, fine = 4 * features["embeddings"].shape[-1], CONFIG["mask_side"]
+    logits, coords, labels = np.zeros((1, fine, fine), np.float32), [], []
     for step in range(CONFIG["clicks"]):
-        seen["sam_pred_mask_prob"] = 1 / (1 + np.exp(-logits))
+        probability = 1 / (1 + np.exp(-logits))
+        seen["sam_pred_mask_prob"] = probability.reshape(1, low, fine // low, low, fine // low).mean((2, 4))
         seen["num_steps"] = np.array([[step]], np.float32)
         seen["action_mask"] = np.concatenate([free, free])[None].astype(np.int8)
-        action = int(np.where(seen["action_mask"][0], run("policy", **seen)[0][0], -np.inf).argmax())
+        action = int(np.where(seen["action_mask"][0], run("policy", **seen)["action_logits"][0], -np.inf).argmax())
         row, column = divmod(action % (n * n), n)
         free[action % (n * n)] = False
         coords.append([centres[1][column] * extent[1] / size[1], centres[0][row] * extent[0] / size[0]])
         labels.append(int(action < n * n))
         given = {"coords": np.array([coords], np.float32), "labels": np.array([labels]), "last": logits}
-        logits, iou, large = run("decoder", embedding=embedding, is_first=np.array(step == 0), **given)
-    mask = resized(large[0, : extent[0], : extent[1]], int(size[1]), int(size[0])) > 0
-    return mask, float(iou[0])
+        found = run("decoder", is_first=np.array(step == 0), **given, **features)
+        logits = found["logits"]
+    mask = resized(found["large"][0, : extent[0], : extent[1]], int(size[1]), int(size[0])) > 0
+    return mask, float(found["iou"][0])
 
 
 if __name__ == "__main__":

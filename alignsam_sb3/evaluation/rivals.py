@@ -114,8 +114,8 @@ def give_map(episodes: ClickEpisodes, maps: th.Tensor, threshold: float) -> list
 
 
 def map_logits(episodes: ClickEpisodes, maps: th.Tensor, threshold: float) -> th.Tensor:
-    """Maps (N, g, g) as logits (N, 4h, 4w) that are 0 at a threshold."""
-    side = 4 * episodes.segmenter.embedding_shape[1]
+    """Maps (N, g, g) as logits (N, m, m) that are 0 at a threshold."""
+    side = episodes.segmenter.mask_side
     logits = _logit(maps) - _logit(th.tensor(threshold))
     return F.interpolate(logits[:, None], (side, side), mode="bilinear")[:, 0]
 

@@ -28,7 +28,7 @@ class Prompts:
     :param point_labels: (B, T) int, 1 foreground and 0 background
     :param counts: (B,) int, the number of points of each image
     :param sizes: (B, 2) int, (height, width) of each original image in pixels
-    :param mask_inputs: (B, 4h, 4w) low-resolution logits of an earlier answer; read where ``fed``
+    :param mask_inputs: (B, m, m) logits of an earlier answer, as it was given; read where ``fed``
     :param fed: (B,) bool, the images whose mask input is given
     :param boxes: (B, 4) float, (x0, y0, x1, y1) in pixels of the original image, NaN for an image without a box
     """
@@ -79,7 +79,7 @@ class Prompts:
         :param point_coords: for each image (N_i, 2), (x, y) in pixels of it
         :param point_labels: for each image (N_i,)
         :param sizes: for each image (height, width)
-        :param mask_inputs: for each image logits (4h, 4w), or None
+        :param mask_inputs: for each image logits (m, m), or None
         :param boxes: for each image (x0, y0, x1, y1), or None
         :raises ValueError: lists of different lengths, or an image without a prompt
         """
@@ -117,6 +117,12 @@ class Prompts:
                 yield rows[start : start + at_once]
 
 
+def pooled(maps: th.Tensor, side: int) -> th.Tensor:
+    """Maps (B, m, m) at a side that divides m, averaged: (B, side, side)."""
+    times = maps.shape[-1] // side
+    return maps if times == 1 else th.nn.functional.avg_pool2d(maps[:, None], times)[:, 0]
+
+
 def _stacked(masks: Sequence[th.Tensor | None] | None) -> tuple[th.Tensor | None, NDArray[np.bool_] | None]:
     given = [] if masks is None else [mask for mask in masks if mask is not None]
     if masks is None or not given:
@@ -129,7 +135,7 @@ def _stacked(masks: Sequence[th.Tensor | None] | None) -> tuple[th.Tensor | None
 class MaskPrediction:
     """Candidate masks for B images.
 
-    :param logits: (B, M, 4h, 4w) low-resolution logits in the segmenter's frame; above 0 is foreground
+    :param logits: (B, M, m, m) logits in the segmenter's frame; above 0 is foreground
     :param iou: (B, M) the segmenter's own estimate of each candidate's IoU
     """
 
@@ -137,7 +143,7 @@ class MaskPrediction:
     iou: th.Tensor
 
     def best(self) -> tuple[th.Tensor, th.Tensor]:
-        """The candidate with the highest predicted IoU: logits (B, 4h, 4w) and iou (B,)."""
+        """The candidate with the highest predicted IoU: logits (B, m, m) and iou (B,)."""
         pick = self.iou.argmax(1)
         rows = th.arange(len(pick), device=pick.device)
         return self.logits[rows, pick], self.iou[rows, pick]
@@ -174,9 +180,14 @@ class PromptableSegmenter(ABC):
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one embedding; low-resolution logits are (4h, 4w)."""
+        """(C, h, w) of one embedding."""
         channels, height, width = self.feature_shapes["embeddings"]
         return channels, height, width
+
+    @property
+    def mask_side(self) -> int:
+        """m, the side of the logits that :meth:`decode` gives and takes: SAM's are four times as fine as its embedding."""
+        return 4 * self.embedding_shape[1]
 
     @property
     def at_once(self) -> int:
@@ -205,7 +216,7 @@ class PromptableSegmenter(ABC):
         :param point_coords: (B, T, 2) in pixels of the frame
         :param point_labels: (B, T)
         :param boxes: (B, 2, 2) two corners (x, y) in pixels of the frame
-        :param mask_inputs: (B, 4h, 4w)
+        :param mask_inputs: (B, m, m)
         """
 
     @th.no_grad()
@@ -216,7 +227,7 @@ class PromptableSegmenter(ABC):
 
         :param features: as :meth:`encode` gave them, of any float type, on any device
         :param multimask_output: three candidates for each image rather than one
-        :return: logits (B, M, 4h, 4w) and predicted IoU (B, M), on the model's device
+        :return: logits (B, M, m, m) and predicted IoU (B, M), on the model's device
         :raises ValueError: the features are of another segmenter or of other images
         """
         self._check(features, len(prompts))
@@ -252,7 +263,7 @@ class PromptableSegmenter(ABC):
                 )
 
     def postprocess(self, logits: th.Tensor, size: Size) -> th.Tensor:
-        """Bring low-resolution logits (..., 4h, 4w) of images of one size to (..., H, W)."""
+        """Bring logits (..., m, m) of images of one size to (..., H, W)."""
         return self.frame.restore(logits, size)
 
 

@@ -10,8 +10,12 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
 from torch import nn
 from torch.nn import functional as F
 
+from alignsam_sb3.segmenters.fine import FineMaskDecoder
 
-def all_masks(decoder: MaskDecoder, image_pe: th.Tensor, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+
+def all_masks(
+    decoder: MaskDecoder, image_pe: th.Tensor, sparse: th.Tensor, dense: th.Tensor, *fine: th.Tensor
+) -> tuple[th.Tensor, th.Tensor]:
     """All of SAM's masks: the one for clear prompts first, then the candidates for ambiguous ones.
 
     The package's decoder repeats one image embedding over all prompts and adds the dense prompt; each image's embedding
@@ -20,8 +24,11 @@ def all_masks(decoder: MaskDecoder, image_pe: th.Tensor, sparse: th.Tensor, dens
     :param image_pe: (1, C, h, w)
     :param sparse: (B, T, C)
     :param dense: (B, C, h, w), the image embedding added
-    :return: logits (B, 1 + M, 4h, 4w) and predicted IoU (B, 1 + M)
+    :param fine: the finer features of a :class:`~alignsam_sb3.segmenters.fine.FineMaskDecoder`
+    :return: logits (B, 1 + M, m, m) and predicted IoU (B, 1 + M)
     """
+    if isinstance(decoder, FineMaskDecoder):
+        return decoder.masks_of(image_pe, sparse, dense, fine)
     logits, iou = decoder.predict_masks(
         image_embeddings=th.zeros_like(dense[:1]),
         image_pe=image_pe,
@@ -65,8 +72,8 @@ class _Exported(nn.Module):
         self.decoder = decoder
         self.register_buffer("image_pe", image_pe)
 
-    def forward(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        return all_masks(self.decoder, self.image_pe, sparse, dense)
+    def forward(self, sparse: th.Tensor, dense: th.Tensor, *fine: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        return all_masks(self.decoder, self.image_pe, sparse, dense, *fine)
 
 
 class OnnxDecoder:
@@ -87,15 +94,18 @@ class OnnxDecoder:
             image_pe = sam.prompt_encoder.get_dense_pe().cpu()
         width, side = image_pe.shape[1], image_pe.shape[-1]
         images, tokens = th.export.Dim("images", min=1), th.export.Dim("tokens", min=1)
+        shapes = getattr(sam.image_encoder, "fine_shapes", {})
+        self._names = ["sparse", "dense", *shapes]
+        fine = tuple(th.zeros(3, *shape) for shape in shapes.values())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "decoder.onnx"
             th.onnx.export(
                 _Exported(sam.mask_decoder.cpu(), image_pe).eval(),
-                (th.zeros(3, 4, width), th.zeros(3, width, side, side)),
+                (th.zeros(3, 4, width), th.zeros(3, width, side, side), *fine),
                 path,
-                input_names=["sparse", "dense"],
+                input_names=self._names,
                 output_names=["logits", "iou"],
-                dynamic_shapes={"sparse": {0: images, 1: tokens}, "dense": {0: images}},
+                dynamic_shapes=({0: images, 1: tokens}, {0: images}, tuple({0: images} for _ in fine)),
                 external_data=False,
                 verbose=False,
             )
@@ -103,8 +113,8 @@ class OnnxDecoder:
             settings.intra_op_num_threads = th.get_num_threads()
             self._session: Any = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
-    def __call__(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Sparse (B, T, C) and dense prompts (B, C, h, w) to logits (B, 1 + M, 4h, 4w) and IoU (B, 1 + M)."""
-        inputs = {"sparse": sparse.cpu().numpy(), "dense": np.ascontiguousarray(dense.cpu().numpy())}
+    def __call__(self, *given: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Sparse (B, T, C) and dense prompts (B, C, h, w), and finer features, to logits (B, 1 + M, m, m) and IoU (B, 1 + M)."""
+        inputs = {name: np.ascontiguousarray(x.cpu().numpy()) for name, x in zip(self._names, given, strict=True)}
         logits, iou = self._session.run(None, inputs)
         return th.from_numpy(logits), th.from_numpy(iou)

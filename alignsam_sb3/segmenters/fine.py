@@ -71,6 +71,11 @@ class FineMaskDecoder(MaskDecoder):
         self.outline = nn.Linear(narrow, EDGES, bias=False)
         for last in (self.context, self.outline):  # at first, masks are SAM's own, enlarged
             nn.init.zeros_(last.weight)
+        nn.init.zeros_(self.context.bias)  # type: ignore[arg-type]
+
+    def predict_masks(self, *_: Any, **__: Any) -> tuple[th.Tensor, th.Tensor]:  # noqa: ANN401
+        """SAM's own way in, which has no room for finer features."""
+        raise TypeError("this decoder needs the encoder's finer features: call masks_of, or use SamSegmenter, not SamPredictor")
 
     def masks_of(
         self, image_pe: th.Tensor, sparse: th.Tensor, dense: th.Tensor, fine: tuple[th.Tensor, ...]

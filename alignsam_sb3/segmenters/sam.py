@@ -15,7 +15,7 @@ from alignsam_sb3.compiling import compiled_for_shapes
 from alignsam_sb3.fingerprints import digest
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
-from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter
+from alignsam_sb3.segmenters.base import MaskPrediction, PromptableSegmenter, pooled
 from alignsam_sb3.segmenters.decoder import OnnxDecoder, all_masks, embed_prompts
 
 PREPROCESSING_VERSION = 1
@@ -35,8 +35,9 @@ ONLY_THE_DECODER = frozenset({"onnx", "fp32", "compile", "eager"})
 COMPILED_FROM = 64
 """Images in a batch from which compiling pays on CUDA: each batch size and number of points takes some seconds once."""
 
-Decoder = Callable[[th.Tensor, th.Tensor], tuple[th.Tensor, th.Tensor]]
-"""Sparse prompts (B, T, C) and dense prompts with the image embedding in them (B, C, h, w) to all masks and their IoU."""
+Decoder = Callable[..., tuple[th.Tensor, th.Tensor]]
+"""Sparse prompts (B, T, C), dense prompts with the image embedding in them (B, C, h, w) and finer features, where the model
+has some, to all masks and their IoU."""
 
 
 class SamSegmenter(PromptableSegmenter):
@@ -107,7 +108,15 @@ class SamSegmenter(PromptableSegmenter):
     def feature_shapes(self) -> dict[str, tuple[int, ...]]:
         encoder = self.sam.prompt_encoder
         height, width = encoder.image_embedding_size
-        return {"embeddings": (int(encoder.embed_dim), int(height), int(width))}
+        return {**self._fine_shapes, "embeddings": (int(encoder.embed_dim), int(height), int(width))}
+
+    @property
+    def mask_side(self) -> int:
+        return (8 if self._fine_shapes else 4) * self.embedding_shape[1]
+
+    @property
+    def _fine_shapes(self) -> dict[str, tuple[int, ...]]:
+        return getattr(self.sam.image_encoder, "fine_shapes", {})
 
     @cached_property
     def _image_pe(self) -> th.Tensor:
@@ -127,8 +136,9 @@ class SamSegmenter(PromptableSegmenter):
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
         batch = th.stack([self._pixels(image) for image in images]).contiguous(memory_format=self._layout)
         with self._autocast("bf16" in self.options):
-            embeddings: th.Tensor = self.sam.image_encoder(batch)
-        return {"embeddings": embeddings.float().contiguous()}
+            encoder = self.sam.image_encoder
+            seen = encoder.features(batch) if self._fine_shapes else {"embeddings": encoder(batch)}
+        return {name: x.float().contiguous() for name, x in seen.items()}
 
     def decode_group(
         self,
@@ -144,25 +154,26 @@ class SamSegmenter(PromptableSegmenter):
         if mask_inputs is None:
             dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1) + features["embeddings"]
         else:
-            dense = encoder.mask_downscaling(mask_inputs[:, None]) + features["embeddings"]
-        logits, iou = self._decoder(sparse, dense)
+            masks = pooled(mask_inputs, 4 * self.embedding_shape[1])
+            dense = encoder.mask_downscaling(masks[:, None]) + features["embeddings"]
+        logits, iou = self._decoder(sparse, dense, *(features[name] for name in self._fine_shapes))
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         return MaskPrediction(logits[:, chosen], iou[:, chosen])
 
     def _torch_decoder(
-        self, sparse: th.Tensor, dense: th.Tensor, masks_of: Callable[..., tuple[th.Tensor, th.Tensor]] = all_masks
+        self, *given: th.Tensor, masks_of: Callable[..., tuple[th.Tensor, th.Tensor]] = all_masks
     ) -> tuple[th.Tensor, th.Tensor]:
         with self._autocast(self._decodes_in_bf16):
-            logits, iou = masks_of(self.sam.mask_decoder, self._image_pe, sparse, dense)
+            logits, iou = masks_of(self.sam.mask_decoder, self._image_pe, *given)
         return logits.float(), iou.float()
 
-    def _compiled_decoder(self, sparse: th.Tensor, dense: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def _compiled_decoder(self, *given: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """The same in one compiled graph for each of a few batch sizes: a large batch is filled up to a power of two."""
-        count = len(sparse)
+        count = len(given[0])
         if count < self._compiled_from:
-            return self._torch_decoder(sparse, dense)
+            return self._torch_decoder(*given)
         missing = (1 << (count - 1).bit_length()) - count
         if missing:
-            sparse, dense = (th.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for x in (sparse, dense))
-        logits, iou = self._torch_decoder(sparse, dense, self._compiled)
+            given = tuple(th.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for x in given)
+        logits, iou = self._torch_decoder(*given, masks_of=self._compiled)
         return logits[:count], iou[:count]
