@@ -62,7 +62,8 @@ class _Decoder(nn.Module):
         embedding, fine = seen["embeddings"], [seen[name] for name in self.names if name != "embeddings"]
         sparse = embed_prompts(self.prompts, coords, labels, None)
         nothing = self.prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        dense = embedding + th.where(is_first, nothing, self.prompts.mask_downscaling(pooled(last, 4 * embedding.shape[-1])[:, None]))
+        fed = self.prompts.mask_downscaling(pooled(last, 4 * embedding.shape[-1])[:, None])
+        dense = embedding + th.where(is_first, nothing, fed)
         logits, iou = all_masks(self.decoder, self.image_pe, sparse, dense, *fine)
         best = iou[:, 1:].argmax(1) + 1
         chosen = th.gather(logits, 1, best[:, None, None, None].expand(-1, 1, *logits.shape[2:]))

@@ -114,7 +114,7 @@ class OnnxDecoder:
             self._session: Any = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
     def __call__(self, *given: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Sparse (B, T, C) and dense prompts (B, C, h, w), and finer features, to logits (B, 1 + M, m, m) and IoU (B, 1 + M)."""
+        """Sparse prompts (B, T, C), dense ones (B, C, h, w) and finer features to what :func:`all_masks` gives."""
         inputs = {name: np.ascontiguousarray(x.cpu().numpy()) for name, x in zip(self._names, given, strict=True)}
         logits, iou = self._session.run(None, inputs)
         return th.from_numpy(logits), th.from_numpy(iou)

@@ -75,7 +75,7 @@ class FineMaskDecoder(MaskDecoder):
 
     def predict_masks(self, *_: Any, **__: Any) -> tuple[th.Tensor, th.Tensor]:  # noqa: ANN401
         """SAM's own way in, which has no room for finer features."""
-        raise TypeError("this decoder needs the encoder's finer features: call masks_of, or use SamSegmenter, not SamPredictor")
+        raise TypeError("this decoder needs the encoder's finer features: use SamSegmenter, not SamPredictor")
 
     def masks_of(
         self, image_pe: th.Tensor, sparse: th.Tensor, dense: th.Tensor, fine: tuple[th.Tensor, ...]

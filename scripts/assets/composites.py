@@ -1,4 +1,4 @@
-"""Scenes of 128 x 128 made of a few photographs with masks: cut-outs laid over photographs, toy shapes in their textures, crops."""
+"""Scenes made of a few photographs with masks: crops, cut-outs laid over crops, toy shapes filled with crops."""
 
 from functools import cache
 

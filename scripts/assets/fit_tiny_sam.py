@@ -1,6 +1,6 @@
-"""Fit the embedded tiny SAM on toy scenes and composites of photographs with SAM's own recipe; interrupted, it goes on.
+r"""Fit the embedded tiny SAM on toy scenes and composites of photographs with SAM's own recipe; interrupted, it goes on.
 
-python scripts/assets/fit_tiny_sam.py --init alignsam_sb3/assets/tiny_sam.safetensors --photos coco:/data/coco \\
+python scripts/assets/fit_tiny_sam.py --init alignsam_sb3/assets/tiny_sam.safetensors --photos coco:/data/coco \
     --out runs/tiny_sam
 
 The same command goes on from the last checkpoint in ``--out``. Measure what it wrote with
