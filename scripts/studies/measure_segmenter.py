@@ -1,4 +1,4 @@
-"""Measure how well a segmenter follows clicks: mean IoU after 1..N oracle clicks on single objects.
+"""Measure how well a segmenter follows clicks: mean IoU after 1..N oracle clicks on single objects, beside GrabCut's.
 
 python scripts/studies/measure_segmenter.py --segmenter tiny --scenes 500
 python scripts/studies/measure_segmenter.py --segmenter tiny --dataset coco:/data/coco --split eval
@@ -15,20 +15,25 @@ from alignsam_sb3 import metrics
 from alignsam_sb3.clickers import oracle_click
 from alignsam_sb3.datasets import Sample, SegmentationDataset, load_dataset
 from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.evaluation.answers import grab_cut
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, load_segmenter
 from alignsam_sb3.session import ClickSessions
 
+ROWS = ("iou", "iou_best_candidate", "iou_grab_cut")
 
-def click_through(segmenter: PromptableSegmenter, sample: Sample, clicks: int) -> tuple[list[list[float]], list[list[float]]]:
-    """IoU after each oracle click on each object of one image: of the preferred candidate, and of the best candidate."""
+
+def click_through(segmenter: PromptableSegmenter, sample: Sample, clicks: int) -> dict[str, list[list[float]]]:
+    """IoU after each oracle click on each object of one image.
+
+    :return: of the candidate that the segmenter prefers, of its best candidate, and of GrabCut from the same clicks
+    """
     truths, valid, everyone = list(sample.masks), sample.valid, np.arange(len(sample.masks))
     sessions = ClickSessions(segmenter, len(truths))
     encoded = segmenter.encode([sample.image])
     features = {name: x.expand(len(truths), *x.shape[1:]) for name, x in encoded.items()}
     sessions.start(everyone, features, np.tile(sample.size, (len(truths), 1)))
     masks: list[NDArray[np.bool_] | None] = [None] * len(truths)
-    preferred: list[list[float]] = [[] for _ in truths]
-    best: list[list[float]] = [[] for _ in truths]
+    found: dict[str, list[list[float]]] = {name: [[] for _ in truths] for name in ROWS}
     for _ in range(clicks):
         clicked = [[place for place, _ in sessions.clicks(i)] for i in everyone]
         made = [oracle_click(*asked) for asked in zip(truths, masks, clicked, strict=True)]
@@ -39,27 +44,26 @@ def click_through(segmenter: PromptableSegmenter, sample: Sample, clicks: int) -
         candidates = (segmenter.postprocess(answer.logits, sample.size) > 0).cpu().numpy()
         sessions.click_each(everyone, [[click] for click in made])
         for i, (truth, mask) in enumerate(zip(truths, sessions.masks(), strict=True)):
-            preferred[i].append(metrics.iou(mask, truth, valid))
-            best[i].append(max(metrics.iou(c, truth, valid) for c in candidates[i]))
+            cut = grab_cut(sample.image, sessions.clicks(i))
+            answers = {"iou": [mask], "iou_best_candidate": candidates[i], "iou_grab_cut": [cut]}
+            for name, some in answers.items():
+                found[name][i].append(max(metrics.iou(one, truth, valid) for one in some))
             masks[i] = mask if valid is None else mask & valid
-    return preferred, best
+    return found
 
 
 def measure(segmenter: PromptableSegmenter, dataset: SegmentationDataset, clicks: int) -> dict[str, list[float] | int]:
     """Mean IoU over all single objects of the data set, a list with one entry per click."""
-    preferred: list[list[float]] = []
-    best: list[list[float]] = []
+    found: dict[str, list[list[float]]] = {name: [] for name in ROWS}
     for index in tqdm(range(len(dataset)), desc="images", mininterval=5):
         sample = dataset[index]
         if len(sample.masks):
-            one, other = click_through(segmenter, sample, clicks)
-            preferred += one
-            best += other
+            for name, rows in click_through(segmenter, sample, clicks).items():
+                found[name] += rows
     return {
         "images": len(dataset),
-        "objects": len(preferred),
-        "iou": np.mean(preferred, 0).round(4).tolist(),
-        "iou_best_candidate": np.mean(best, 0).round(4).tolist(),
+        "objects": len(found["iou"]),
+        **{name: np.mean(rows, 0).round(4).tolist() for name, rows in found.items()},
     }
 
 
