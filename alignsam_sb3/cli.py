@@ -18,7 +18,7 @@ from alignsam_sb3.version import __version__
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from alignsam_sb3.annotate.cluster import Cluster
+    from alignsam_sb3.annotate.stream import Playing
     from alignsam_sb3.predictor import Predictor
 
 EPILOG = """Begin:
@@ -88,13 +88,7 @@ def _annotate(argv: list[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="images encoded at once, at most")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images ahead")
     parser.add_argument("--no-progress", action="store_true")
-    parser.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="play on a Ray cluster; without ADDRESS on all cores or GPUs here",
-    )
+    _add_ray(parser, "play")
     args = parser.parse_args(argv)
     from alignsam_sb3.annotate import annotate_folder
 
@@ -121,12 +115,12 @@ def _annotate(argv: list[str]) -> None:
         print(f"Review: alignsam review {args.out} --policy {args.policy}")
 
 
-def _cluster(args: argparse.Namespace, predict: "Predictor") -> "AbstractContextManager[Cluster | None]":
+def _cluster(args: argparse.Namespace, predict: "Predictor") -> "AbstractContextManager[Playing | None]":
     if args.ray is None:
         return nullcontext()
-    from alignsam_sb3.annotate.cluster import Cluster
+    from alignsam_sb3.annotate.cluster import players
 
-    return Cluster(args.policy, tuple(args.categories) or predict.categories, args.ray)
+    return players(args.policy, tuple(args.categories) or predict.categories, args.ray)
 
 
 def _calibrate(argv: list[str]) -> None:
@@ -246,7 +240,7 @@ def _push(argv: list[str]) -> None:
     parser.add_argument("repo", help="user/name")
     parser.add_argument("--evaluation", type=Path, metavar="DIR", help="what alignsam evaluate wrote, for the model card")
     parser.add_argument("--film", type=Path, metavar="GIF", help="for the model card")
-    parser.add_argument("--private", action="store_true")
+    parser.add_argument("--private", action="store_true", help="if the repository is made now: for nobody else")
     args = parser.parse_args(argv)
     from alignsam_sb3 import hub
 
@@ -258,7 +252,7 @@ def _pull(argv: list[str]) -> None:
     parser = _parser("pull", _pull)
     parser.add_argument("repo", help="user/name")
     parser.add_argument("--out", type=Path, help="a zip; by default in the cache")
-    parser.add_argument("--revision")
+    parser.add_argument("--revision", help="a branch, tag or commit of the repository")
     args = parser.parse_args(argv)
     from alignsam_sb3 import hub
 
@@ -283,18 +277,52 @@ def _benchmark(argv: list[str]) -> None:
 
 
 def _cache(argv: list[str]) -> None:
-    """List what the cache holds, or remove what was not used for longest."""
-    from alignsam_sb3.files import cache_folder, cache_limit, cache_list, cache_prune
+    """Encode a data set before training, list what the cache holds, or remove what was not used for longest."""
+    from alignsam_sb3.zoo_options import add_task_options
 
     parser = _parser("cache", _cache)
-    parser.add_argument("action", choices=("list", "prune"))
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    what = "let the frozen models see all images, as `alignsam train` with the same options does when it begins"
+    filling = actions.add_parser("fill", help=what, description=f"{what}; a second call goes on where one was stopped")
+    add_task_options(filling)
+    _add_ray(filling, "encode")
+    actions.add_parser("list", help="what is there, and how large it is")
+    actions.add_parser("prune", help="remove what was not used for longest, down to ALIGNSAM_CACHE_LIMIT")
     args = parser.parse_args(argv)
-    if args.action == "prune" and cache_limit() is None:
+    if args.action == "fill":
+        _fill(args)
+    else:
+        _tidy(args.action)
+
+
+def _fill(args: argparse.Namespace) -> None:
+    from alignsam_sb3.zoo_options import task_of
+
+    task = task_of(args)
+    from alignsam_sb3.filling import fill
+
+    for part in (task, task.for_evaluation()):
+        try:
+            shared = fill(part, args.ray)
+        except FileNotFoundError as error:
+            if part is task:
+                raise
+            print(f"No evaluation split: {error}")
+            continue
+        skipped = len(shared.bank) - int(shared.bank.usable.sum())
+        print(f"{part.split}: {len(shared.bank)} images are encoded, {skipped} skipped ({shared.dataset.fingerprint})")
+    print("`alignsam train` with the same options uses them")
+
+
+def _tidy(action: str) -> None:
+    from alignsam_sb3.files import cache_folder, cache_limit, cache_list, cache_prune
+
+    if action == "prune" and cache_limit() is None:
         raise ValueError("how much may stay? Say it as in ALIGNSAM_CACHE_LIMIT=20GB alignsam cache prune")
-    entries = cache_list() if args.action == "list" else cache_prune()
+    entries = cache_list() if action == "list" else cache_prune()
     for entry in entries:
         print(f"{entry.size / 1e6:10.1f} MB  {entry.kind:12}  {entry.path.name}")
-    done = "in" if args.action == "list" else "removed from"
+    done = "in" if action == "list" else "removed from"
     print(f"{sum(entry.size for entry in entries) / 1e6:10.1f} MB  {done} {cache_folder()}")
 
 
@@ -333,6 +361,16 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="where the models run")
 
 
+def _add_ray(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help=f"{what} on a Ray cluster; without ADDRESS on all cores or GPUs here",
+    )
+
+
 def _add_formats(parser: argparse.ArgumentParser, said: str) -> None:
     parser.add_argument("--formats", nargs="+", default=["coco"], type=_format, metavar="FORMAT", help=said)
 
@@ -352,7 +390,7 @@ def _folder(text: str) -> Path:
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="whom the page is for; by default this machine only")
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
     parser.add_argument("--share", action="store_true", help="let Gradio's servers pass the page on to whoever has the link")
 
 
