@@ -153,8 +153,8 @@ def sources(words):
     evaluation = [package / "evaluation_options.py"]
     zoo = [package / "zoo_options.py", Path(find_spec("rl_zoo3.train").origin)]
     if words[0] == "alignsam":
-        own = {"train": zoo, "tune": zoo, "evaluate": evaluation}
-        return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
+        own = {"train": zoo, "tune": zoo, "evaluate": evaluation, "describe": [package / "datasets" / "__main__.py"]}
+        return own.get(words[1], [*(package / "cli").glob("*.py"), *(zoo if words[1] == "cache" else ())])
     if words[:3] == ["python", "-m", "alignsam_sb3.evaluation"]:
         return evaluation
     if words[:2] == ["python", "-m"] and words[2] != "pytest":
