@@ -110,7 +110,7 @@ class _Judge:
         if id(mask) not in self._known:
             sample, category = self.batch.sample(i), int(self.batch.categories[i])
             truth, valid = sample.target(category), sample.valid_for(category)
-            found = {name: metric(mask, truth, valid) for name, metric in metrics.METRICS.items()}
+            found = metrics.of_mask(mask, truth, valid)
             if self.batch.task.absent:
                 found["presence"] = float(mask.any() != self.batch.absent[i])
             if id(mask) in self._scores:
