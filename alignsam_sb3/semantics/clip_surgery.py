@@ -15,6 +15,7 @@ from alignsam_sb3.clickers import Click
 
 N_DUAL = 6
 _ROUNDING = 1e-6  # similarities are of the order of 0.02
+_ASKED = 8  # tokens of the last block's ordinary path, where one would do: products of very few rows are rounded otherwise
 
 
 def check_tower(visual: object) -> VisionTransformer:
@@ -83,7 +84,7 @@ def surgery_tokens(visual: VisionTransformer, images: th.Tensor, n_dual: int = N
         x = block(x)
     new = x
     for block in blocks[plain:]:
-        asked = 1 if block is blocks[-1] else None  # what the last block says of the other tokens nobody reads
+        asked = _ASKED if block is blocks[-1] else None  # of the last one only the class token is read
         ordinary, added = _attend(block, x, asked)
         x = x[:, :asked] + ordinary
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
