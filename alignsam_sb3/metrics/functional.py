@@ -5,7 +5,7 @@ E-measures also take probabilities (H, W). Their curves have one value for each 
 image to what is certain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +18,8 @@ Mask = ArrayLike
 Probability = ArrayLike
 Curve = NDArray[np.float64]
 BETA2 = 0.3
+NOC_IOUS = (0.8, 0.85, 0.9, 0.95)
+"""What clicks are counted up to, unless something else is said."""
 _EPS = float(np.spacing(1))
 
 
@@ -214,6 +216,22 @@ def noc(ious: Sequence[float], threshold: float, cap: int = 20) -> int:
     """
     reached = np.flatnonzero(np.asarray(ious)[:cap] >= threshold)
     return int(reached[0]) + 1 if len(reached) else cap
+
+
+def named(what: str, thresholds: Sequence[float], values: Iterable[Any]) -> dict[str, Any]:
+    """A value for each threshold, as ``{"NoC@80": ..., "NoC@90": ...}``."""
+    return {f"{what}@{threshold * 100:.0f}": value for threshold, value in zip(thresholds, values, strict=True)}
+
+
+def clicks_needed(ious: Sequence[Sequence[float]], cap: int = 20) -> dict[str, float]:
+    """What :class:`~alignsam_sb3.metrics.NoC` says of some images; NaN of none.
+
+    :param ious: of each image after each click
+    """
+    needed = np.array([[noc(image, threshold, cap) for threshold in NOC_IOUS] for image in ious], float)
+    needed = needed.reshape(len(ious), len(NOC_IOUS))
+    mean = needed.mean(0) if len(needed) else np.full(len(NOC_IOUS), np.nan)
+    return named("NoC", NOC_IOUS, mean.tolist()) | named("failed", NOC_IOUS, np.sum(needed == cap, 0, float).tolist())
 
 
 METRICS: dict[str, Callable[[Mask, Mask, Mask | None], float]] = {
