@@ -9,8 +9,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from zlib import crc32
@@ -111,15 +110,14 @@ class BankFiles:
         for row in rows:
             _write(self._records, bytes(_RECORD.itemsize), row * _RECORD.itemsize)
 
-    @contextmanager
-    def claimed(self, rows: Sequence[int]) -> Iterator[list[int]]:
-        """Those of some rows that no other process is describing, and none will meanwhile; death gives them back."""
-        mine = [row for row in rows if lock_byte(self._locks, row, fcntl.LOCK_EX)]
-        try:
-            yield mine
-        finally:
-            for row in mine:
-                lock_byte(self._locks, row, fcntl.LOCK_UN)
+    def claim(self, rows: Sequence[int]) -> list[int]:
+        """Those of some rows that no other process is describing; none will until they are released, or this one dies."""
+        return [row for row in rows if lock_byte(self._locks, row, fcntl.LOCK_EX)]
+
+    def release(self, rows: Sequence[int]) -> None:
+        """Leave rows to others, also those that were not claimed."""
+        for row in rows:
+            lock_byte(self._locks, row, fcntl.LOCK_UN)
 
 
 def open_files(folder: Path, identity: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], count: int) -> BankFiles | None:

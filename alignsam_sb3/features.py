@@ -3,9 +3,10 @@
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import RLock
@@ -57,6 +58,29 @@ class FeatureSource(Protocol):
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> Mapping[str, th.Tensor]:
         """The arrays of B images (H_i, W_i, 3) of any sizes, each ``(B, *shape)``."""
+
+
+Photo = NDArray[np.uint8]
+Arrays = Mapping[str, NDArray[np.float16]]
+Describing = Callable[[Iterator[list[Photo]]], Iterator[Arrays]]
+"""From batches of images to what :func:`describe_in_half` says of each, in order."""
+Reading = Mapping[int, Future[tuple[bytes, Photo]]]
+"""By row what tells an image from another one, and the image, as soon as a thread has read them."""
+
+
+def describe_in_half(source: FeatureSource, images: Sequence[Photo]) -> dict[str, NDArray[np.float16]]:
+    """What a model says of B images, as a bank keeps it: each array ``(B, *shape)``.
+
+    :raises FloatingPointError: half precision cannot hold it
+    """
+    values = {name: array.to(th.float16) for name, array in source.describe(images).items()}
+    for name, array in values.items():
+        if not th.isfinite(array).all():
+            raise FloatingPointError(
+                f"the {source.kind} model gave {name} that are NaN, infinite or too large for half precision: a "
+                "damaged checkpoint?"
+            )
+    return {name: array.cpu().numpy() for name, array in values.items()}
 
 
 class SegmenterSource:
@@ -122,7 +146,6 @@ class FeatureBank:
         self._shapes, self._count = dict(source.shapes), len(dataset)
         self._key_of: Callable[[int], bytes] | None = getattr(dataset, "content_key", None)
         self._files = open_files(folder, _identity(dataset, source), self._shapes, self._count)
-        self._writable = self._files is not None and self._files.writable
         self._memory: dict[int, dict[str, NDArray[np.float16]]] = {}
         self._skipped: set[int] = set()  # beside those of which the files say so
         self._checked = np.zeros(self._count, bool)
@@ -137,6 +160,11 @@ class FeatureBank:
         return dict(self._shapes)
 
     @property
+    def writable(self) -> bool:
+        """Whether what is described stays when the process ends."""
+        return self._files is not None and self._files.writable
+
+    @property
     def usable(self) -> NDArray[np.bool_]:
         """(N,) False for the images that are known to be unreadable; of one that nobody asked for nothing is known."""
         skipped = np.zeros(self._count, bool) if self._files is None else self._files.records()["state"] == SKIPPED
@@ -147,17 +175,20 @@ class FeatureBank:
         """The arrays of one image."""
         return {name: values[0].astype(np.float32) for name, values in self.rows([index]).items()}
 
-    def ensure(self, rows: Sequence[int] | NDArray[np.int64], progress: bool = False) -> None:
+    def ensure(
+        self, rows: Sequence[int] | NDArray[np.int64], progress: bool = False, describing: Describing | None = None
+    ) -> None:
         """Describe those of some images that are not yet described.
 
         :param progress: show a bar, with images per second
+        :param describing: describes the batches elsewhere; by default the source does, here
         :raises UnreadableImageError: images cannot be read and ``on_error`` is ``"raise"``
         :raises OSError: the disk is full
         """
         with self._busy:
             missing = self._missing(sorted({self._place(row) for row in rows}))
             if missing:
-                self._describe(missing, progress)
+                self._describe(missing, progress, describing)
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.float16]]:
         """The arrays of some images, each ``(B, *shape)``; what is missing is described first.
@@ -201,7 +232,7 @@ class FeatureBank:
                 return
             logger.warning("image %d of the bank in %s is described again: %s", row, self.folder, wrong)
             self._checked[row] = False
-            if self._writable:
+            if self.writable:
                 self._files.forget([row])
             self._describe([row])
         raise OSError(f"{self.folder} does not hold what is written to it: point ALIGNSAM_CACHE to another disk")
@@ -224,83 +255,96 @@ class FeatureBank:
     def _reason(self, row: int) -> str:
         return read_reasons(self.folder).get(row, "it cannot be read")
 
-    def _describe(self, rows: list[int], progress: bool = False) -> None:
-        """Describe rows in batches, read ahead by threads; what other processes are describing is left to them."""
+    def _describe(self, rows: list[int], progress: bool = False, describing: Describing | None = None) -> None:
+        """Describe rows in batches; what other processes are describing is left to them."""
+        describing = describing or partial(map, partial(describe_in_half, self._source))
         errors: dict[int, str] = {}
-        few, waiting = not progress or len(rows) < _WORTH_A_BAR, list(rows)
-        done = self._count - len(rows)
-        with (
-            tqdm(total=self._count, initial=done, desc=f"{self._source.kind} bank", unit="image", disable=few) as bar,
-            ThreadPoolExecutor(_READERS) as readers,
-        ):
+        few, waiting = not progress or len(rows) < _WORTH_A_BAR, rows
+        done, readers = self._count - len(rows), ThreadPoolExecutor(_READERS)
+        bar = tqdm(total=self._count, initial=done, desc=f"{self._source.kind} bank", unit="image", disable=few)
+        try:
             while waiting:
-                waiting = self._round(waiting, readers, errors)
-                waiting = [row for row in waiting if row not in errors]
+                sent: deque[tuple[list[int], list[bytes]]] = deque()
+                for values in describing(self._batches(waiting, readers, sent, errors)):
+                    described, keys = sent.popleft()
+                    self._keep(described, values, keys)
+                    bar.update(len(described))
+                self._release(waiting)
+                left = [row for row in self._missing(waiting) if row not in errors]
+                if len(left) == len(waiting):
+                    time.sleep(0.02)  # others describe them
+                waiting = left
                 bar.update(self._count - len(waiting) - bar.n)
+        finally:
+            readers.shutdown(cancel_futures=True)
+            self._release(waiting)
+            bar.close()
         if errors and self.on_error == "raise":
             raise UnreadableImageError(_told(errors, self._count, self.folder))
 
-    def _round(self, waiting: list[int], readers: ThreadPoolExecutor, errors: dict[int, str]) -> list[int]:
-        """Describe some of the rows that wait; those that still do."""
-        chunk, rest = waiting[: _AHEAD * self._batch_size], waiting[_AHEAD * self._batch_size :]
-        with self._claimed(chunk) as mine:
-            todo = self._missing(mine) if self._writable else mine
-            reading = [readers.submit(self._read, row) for row in todo]
-            try:
-                for start in range(0, len(todo), self._batch_size):
-                    batch = slice(start, start + self._batch_size)
-                    self._describe_batch(todo[batch], reading[batch], errors)
-            finally:
-                for future in reading:
-                    future.cancel()
-        if not mine:
-            time.sleep(0.02)  # others describe them
-        return [*rest, *self._missing([row for row in chunk if row not in mine])]
+    def _batches(
+        self,
+        rows: list[int],
+        readers: ThreadPoolExecutor,
+        sent: deque[tuple[list[int], list[bytes]]],
+        errors: dict[int, str],
+    ) -> Iterator[list[Photo]]:
+        """Images of those rows that nobody else describes, read ahead by threads.
 
-    def _read(self, row: int) -> tuple[bytes, NDArray[np.uint8]]:
+        :param sent: takes the rows and keys of each batch
+        :param errors: takes what cannot be read
+        """
+        ahead: deque[Reading] = deque()
+        for start in range(0, len(rows) + _AHEAD * self._batch_size, self._batch_size):  # the last ones are empty
+            mine = self._claim(rows[start : start + self._batch_size])
+            ahead.append({row: readers.submit(self._read, row) for row in mine})
+            if len(ahead) <= _AHEAD:
+                continue
+            read = self._readable(ahead.popleft(), errors)
+            if read:
+                sent.append((list(read), [key for key, _ in read.values()]))
+                yield [image for _, image in read.values()]
+
+    def _claim(self, rows: list[int]) -> list[int]:
+        """Those of some rows that are left for this process to describe."""
+        if self._files is None or not self._files.writable:
+            return rows
+        mine = self._files.claim(rows)
+        left = self._missing(mine)
+        self._files.release([row for row in mine if row not in left])
+        return left
+
+    def _release(self, rows: list[int]) -> None:
+        if self._files is not None and self._files.writable:
+            self._files.release(rows)
+
+    def _read(self, row: int) -> tuple[bytes, Photo]:
         """What tells an image from another one, and the image."""
         key = b"" if self._key_of is None else _short(self._key_of(row))
         return key, self._dataset[row].image
 
-    @contextmanager
-    def _claimed(self, rows: list[int]) -> Iterator[list[int]]:
-        if self._files is None or not self._writable:
-            yield rows
-            return
-        with self._files.claimed(rows) as mine:
-            yield mine
-
-    def _describe_batch(
-        self, rows: list[int], reading: Sequence[Future[tuple[bytes, NDArray[np.uint8]]]], errors: dict[int, str]
-    ) -> None:
-        """Describe what can be read, and note what cannot."""
-        read: dict[int, tuple[bytes, NDArray[np.uint8]]] = {}
-        for row, future in zip(rows, reading, strict=True):
+    def _readable(self, reading: Reading, errors: dict[int, str]) -> dict[int, tuple[bytes, Photo]]:
+        """What could be read of some rows; what could not is noted."""
+        read: dict[int, tuple[bytes, Photo]] = {}
+        for row, future in reading.items():
             try:
                 read[row] = future.result()
             except (UnreadableImageError, ValueError) as error:
                 errors[row] = str(error)
-        if read:
-            found = self._source.describe([image for _, image in read.values()])
-            values = {name: array.to(th.float16) for name, array in found.items()}
-            for name, array in values.items():
-                if not th.isfinite(array).all():
-                    raise FloatingPointError(
-                        f"the {self._source.kind} model gave {name} that are NaN, infinite or too large for half precision: a "
-                        "damaged checkpoint?"
-                    )
-            self._keep(list(read), {n: array.cpu().numpy() for n, array in values.items()}, [key for key, _ in read.values()])
-        skipped = [row for row in rows if row in errors]
-        if skipped and self.on_error == "skip":
-            self._skip(skipped, errors)
+        unread = [row for row in reading if row in errors]
+        if unread and self.on_error == "skip":
+            self._skip(unread, errors)
+        self._release(unread)
+        return read
 
-    def _keep(self, rows: list[int], values: dict[str, NDArray[np.float16]], keys: list[bytes]) -> None:
+    def _keep(self, rows: list[int], values: Arrays, keys: list[bytes]) -> None:
         """Write rows down, or hold them in memory where nothing can be written."""
-        if self._files is None or not self._writable:
+        if self._files is None or not self._files.writable:
             self._memory.update({row: {name: array[k] for name, array in values.items()} for k, row in enumerate(rows)})
             return
         try:
             self._files.write(rows, values, keys)
+            self._files.release(rows)
         except OSError as error:
             size = sum(array.nbytes for array in values.values()) // len(rows) * self._count
             raise OSError(
@@ -312,7 +356,7 @@ class FeatureBank:
     def _skip(self, rows: list[int], errors: Mapping[int, str]) -> None:
         """Note rows that cannot be read, for this process and for those that come."""
         self._skipped.update(rows)
-        if self._files is not None and self._writable:
+        if self._files is not None and self._files.writable:
             self._files.note(rows, [SKIPPED] * len(rows), [b""] * len(rows), [0] * len(rows))
             reasons = read_reasons(self.folder) | {row: errors[row] for row in rows}
             write_json(self.folder / "skipped.json", {str(row): reason for row, reason in reasons.items()})

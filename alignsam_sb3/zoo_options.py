@@ -4,20 +4,26 @@ RL Zoo itself is not imported here: that takes seconds, and a wrong word is to b
 """
 
 import argparse
+import ast
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import yaml
 
 from alignsam_sb3.arguments import literal, saved_policy
 from alignsam_sb3.datasets import require
 from alignsam_sb3.datasets.options import add_dataset_kwargs
+from alignsam_sb3.envs import TASKS
 from alignsam_sb3.names import nearest
+
+if TYPE_CHECKING:
+    from alignsam_sb3.task import Task
 
 ZOO_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-f", "--log-folder"), {"help": "where runs are written, by default logs"}),
@@ -122,7 +128,7 @@ def translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     begun = known.start or known.trained_agent
     rest += [] if begun is None else ["-i", str(begun)]
     ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust, known.start is not None)
-    kwargs = [*_env_kwargs(known)]
+    kwargs = [*_reward_kwargs(known), *_task_kwargs(known)]
     if script == "enjoy":
         kwargs = ["split:'eval'", *kwargs]
         rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
@@ -146,9 +152,15 @@ def _recipe(policy: Path) -> dict[str, Any]:
     return read_recipe(policy)
 
 
-def _env_kwargs(known: argparse.Namespace) -> Iterator[str]:
-    """The environment's options, ours and those given as the zoo takes them, as the zoo takes them."""
-    for key in ("dataset", "segmenter", "reward", "reward_network"):
+def _reward_kwargs(known: argparse.Namespace) -> Iterator[str]:
+    for key in ("reward", "reward_network"):
+        if getattr(known, key) is not None:
+            yield f"{key}:{getattr(known, key)!r}"
+
+
+def _task_kwargs(known: argparse.Namespace) -> Iterator[str]:
+    """The environment's options that :func:`add_task_options` asks for, as the zoo takes them."""
+    for key in ("dataset", "segmenter"):
         if getattr(known, key) is not None:
             yield f"{key}:{getattr(known, key)!r}"
     if known.clip is not None:
@@ -197,13 +209,8 @@ def _parser(add_help: bool = False) -> argparse.ArgumentParser:
         add_help=add_help,
         allow_abbrev=False,
     )
-    out.add_argument("--env", help="SamSeg-v0 (if not said), SamSegImplicit-v0, ...: the table of tasks in docs/train.md")
+    add_task_options(out)
     out.add_argument("--algo", help="ppo_mask (if not said) or ppo")
-    out.add_argument("--dataset", metavar="SPEC", help="toy:semantic, mask_folder:ROOT, coco:ROOT, several joined by +, ...")
-    add_dataset_kwargs(out)
-    out.add_argument("--categories", nargs="+", metavar="NAME", help="of the data set, to keep")
-    out.add_argument("--segmenter", metavar="SPEC", help="tiny (embedded; if not said), mobile_sam, vit_b:PATH, ...")
-    out.add_argument("--clip", metavar="SPEC", help="language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none")
     begin = out.add_mutually_exclusive_group()
     begin.add_argument(
         "--from",
@@ -221,10 +228,43 @@ def _parser(add_help: bool = False) -> argparse.ArgumentParser:
     out.add_argument("--mlflow", nargs="?", const="", metavar="URI", help="log to MLflow as well")
     out.add_argument("--trust", action="store_true", help="unpickle policies of other programs: that can run any code")
     out.add_argument("-conf", "--conf-file", "--conf", metavar="FILE", help="hyperparameters other than the package's")
-    for names, what in (
-        (("--env-kwargs",), "options of the task"),
-        (("--eval-env-kwargs",), "the same for its evaluation"),
-        (("-params", "--hyperparams"), "hyperparameters that replace the file's"),
-    ):
-        out.add_argument(*names, nargs="+", default=[], type=literal, metavar="KEY:VALUE", help=what)
+    _add_literals(out, "--eval-env-kwargs", help="the same as --env-kwargs for its evaluation")
+    _add_literals(out, "-params", "--hyperparams", help="hyperparameters that replace the file's")
     return out
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """What says which images a task is about, and which frozen models look at them; :func:`task_of` reads it."""
+    parser.add_argument("--env", help="SamSeg-v0 (if not said), SamSegImplicit-v0, ...: the table of tasks in docs/train.md")
+    parser.add_argument(
+        "--dataset", metavar="SPEC", help="toy:semantic, mask_folder:ROOT, coco:ROOT, several joined by +, ..."
+    )
+    add_dataset_kwargs(parser)
+    parser.add_argument("--categories", nargs="+", metavar="NAME", help="of the data set, to keep")
+    parser.add_argument("--segmenter", metavar="SPEC", help="tiny (embedded; if not said), mobile_sam, vit_b:PATH, ...")
+    parser.add_argument("--clip", metavar="SPEC", help="language prior: tiny, ViT-B-16-quickgelu:openai, MODEL:PATH, none")
+    _add_literals(parser, "--env-kwargs", help="options of the task")
+
+
+def _add_literals(parser: argparse.ArgumentParser, *names: str, help: str) -> None:
+    parser.add_argument(*names, nargs="+", default=[], type=literal, metavar="KEY:VALUE", help=help)
+
+
+def task_of(given: argparse.Namespace) -> "Task":
+    """The task of a training with these options and the package's hyperparameters.
+
+    :param given: what a parser with :func:`add_task_options` read
+    :raises ValueError: there is no such task, data set or option
+    :raises FileNotFoundError: the data set is not there
+    """
+    name = given.env or "SamSeg-v0"
+    if name not in TASKS:
+        raise ValueError(nearest("environment that places clicks", name, TASKS))
+    if given.dataset is not None:
+        require(given.dataset)
+    from alignsam_sb3.task import Task, merge_options  # brings torch
+
+    of_file = yaml.safe_load(Path(hyperparams_file("ppo_mask")).read_text())[name]["env_kwargs"]
+    words = [entry.partition(":") for entry in _task_kwargs(given)]
+    merged = merge_options(of_file, {key: ast.literal_eval(value) for key, _, value in words})
+    return Task.from_kwargs(**{**TASKS[name], **merged})

@@ -127,7 +127,7 @@ def test_names_that_command_lines_know_are_those_of_the_package():
     from alignsam_sb3 import evaluation, evaluation_options
     from alignsam_sb3.annotate import FORMATS
 
-    assert tuple(FORMATS) == cli.FORMATS
+    assert tuple(FORMATS) == cli.options.FORMATS
     assert evaluation.RIVALS == evaluation_options.RIVALS
 
 
@@ -220,7 +220,7 @@ def test_annotate_passes_its_options_on(monkeypatch, tmp_path, capsys):
     seen = []
     summary = SimpleNamespace(doubtful=3)
     monkeypatch.setattr(annotate, "annotate_folder", lambda *args: seen.append(args) or summary)
-    monkeypatch.setattr(cli, "_load", lambda args: "predictor")
+    monkeypatch.setattr(cli.options, "load", lambda args: "predictor")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "p.zip").touch()

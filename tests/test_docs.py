@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from alone import run_alone
 from PIL import Image
 
 import alignsam_sb3
@@ -153,8 +154,8 @@ def sources(words):
     evaluation = [package / "evaluation_options.py"]
     zoo = [package / "zoo_options.py", Path(find_spec("rl_zoo3.train").origin)]
     if words[0] == "alignsam":
-        own = {"train": zoo, "tune": zoo, "evaluate": evaluation}
-        return [package / "cli.py", package / "datasets" / "__main__.py"] if words[1] not in own else own[words[1]]
+        own = {"train": zoo, "tune": zoo, "evaluate": evaluation, "describe": [package / "datasets" / "__main__.py"]}
+        return own.get(words[1], [*(package / "cli").glob("*.py"), *(zoo if words[1] == "cache" else ())])
     if words[:3] == ["python", "-m", "alignsam_sb3.evaluation"]:
         return evaluation
     if words[:2] == ["python", "-m"] and words[2] != "pytest":
@@ -273,11 +274,10 @@ def test_citation_is_of_this_version():
 
 
 def run_example(name, *args, cwd):
-    command = [sys.executable, str(ROOT / "examples" / name), *map(str, args)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    status, out, err = run_alone(ROOT / "examples" / name, *args, cwd=cwd, env=env)
+    assert status == 0, err
+    return out
 
 
 def test_the_example_that_annotates(policy, tmp_path):

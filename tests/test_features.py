@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from alignsam_sb3.datasets import CocoDataset, ToyScenes, UnreadableImageError
 from alignsam_sb3.datasets.base import Sample
 from alignsam_sb3.datasets.together import Together
 from alignsam_sb3.datasets.unlabelled import UnlabelledImages
-from alignsam_sb3.features import SegmenterSource, UnreadableRow, build_bank, open_bank
+from alignsam_sb3.features import SegmenterSource, UnreadableRow, build_bank, describe_in_half, open_bank
 
 
 class Numbers:
@@ -130,6 +131,25 @@ def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
     assert sum(model.calls) == 4  # the first four are kept
     assert right(build_bank(Numbers(), model, tmp_path), range(20))
     assert sum(model.calls) == 20
+
+
+def test_batches_that_are_described_elsewhere_make_the_same_bank(tmp_path):
+    here, there = (open_bank(Keyed(broken=[4]), Model(), tmp_path / name, 3, "skip") for name in ("here", "there"))
+    elsewhere = Model()
+
+    def describing(batches):
+        sent = deque()
+        for images in batches:
+            sent.append(images)
+            if len(sent) > 2:
+                yield describe_in_half(elsewhere, sent.popleft())
+        yield from (describe_in_half(elsewhere, images) for images in sent)
+
+    here.ensure(range(20))
+    there.ensure(range(20), describing=describing)
+    assert elsewhere.calls == [3, 2, 3, 3, 3, 3, 2] and not there._source.calls
+    for name in ("fine.f16", "coarse.f16", "records", "skipped.json", "bank.json"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
 def test_a_bank_of_something_else_is_refused(tmp_path):
@@ -394,6 +414,32 @@ def test_two_processes_share_the_work(tmp_path):
     assert right(open_bank(Numbers(100), Model(), tmp_path), range(100))
     for process, _ in both:
         process.join()
+
+
+def fail_and_stay(folder, failed):
+    def describing(batches):
+        next(batches)
+        raise RuntimeError("the cluster is gone")
+
+    bank = open_bank(Numbers(100), Model(), folder)
+    try:
+        bank.ensure(range(100), describing=describing)
+    except RuntimeError:
+        failed.put(True)
+    time.sleep(60)
+
+
+def test_a_builder_that_fails_leaves_its_rows_to_others(tmp_path):
+    context = multiprocessing.get_context("fork")
+    failed = context.Queue()
+    process = context.Process(target=fail_and_stay, args=(tmp_path, failed))
+    process.start()
+    assert failed.get(timeout=60)
+    model = Model()
+    assert right(build_bank(Numbers(100), model, tmp_path), range(100))
+    assert process.is_alive() and sum(model.calls) == 100
+    process.kill()
+    process.join()
 
 
 def test_a_killed_builder_loses_at_most_what_it_had_not_written(tmp_path):

@@ -109,7 +109,7 @@ def trained():
     venv = make_vec_env("SamSeg-v0", 4, 0, env_kwargs=KWARGS, vec_env_cls=SamSegVecEnv)
     model = SamMaskablePPO("ImplicitMaskablePolicy", venv, n_steps=8, batch_size=16, n_epochs=1, seed=0, device="cpu")
     untaught = {key: value.clone() for key, value in model.policy.srm.state_dict().items()}
-    model.learn(32, callback=[RecalibrationCallback(steps=240, updates=4), WarmStartCallback(steps=8)])
+    model.learn(32, callback=[RecalibrationCallback(steps=120, updates=4), WarmStartCallback(steps=8)])
     return model, untaught
 
 

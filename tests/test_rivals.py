@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from alignsam_sb3.envs.batch import ClickBatch
 
+from alignsam_sb3.clickers import centre_click
 from alignsam_sb3.datasets import Sample
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.evaluation import (
@@ -21,7 +22,7 @@ from alignsam_sb3.evaluation import (
     play_answers,
     rivals_of,
 )
-from alignsam_sb3.evaluation.answers import by_agreement, by_network, by_segmenter, kept_rules
+from alignsam_sb3.evaluation.answers import by_agreement, by_network, by_segmenter, grab_cut_answer, kept_rules
 from alignsam_sb3.evaluation.maps import best_thresholds, exemplar_map, head_map, learn, mean_mask_map, module_map
 from alignsam_sb3.evaluation.rivals import errors_player, mask_prompt_player, peaks_player, still
 from alignsam_sb3.metrics import dice
@@ -177,6 +178,21 @@ def test_grab_cut_takes_what_looks_like_the_click():
     corner = (255, 175)
     assert grab_cut(image, [((200, 140), 1)])[corner[::-1]]
     assert not grab_cut(image, [((200, 140), 1), (corner, 0)])[corner[::-1]]
+
+
+def test_equal_clicks_on_one_image_are_cut_alike_and_judged_by_each_episodes_target():
+    batch = ClickBatch(replace(SEMANTIC, max_steps=1).for_evaluation(), 4)
+    row = next(row for row in range(16) if len(set(batch.shared.sample(row).category_ids.tolist())) > 1)
+    sample = batch.shared.sample(row)
+    first, second = sorted(set(sample.category_ids.tolist()))[:2]
+    episodes = [(row, first), (row, second), (row, first)]
+    click = centre_click(sample.target(first))
+    found = play_answers(lambda of, seen, turn: [[click]] * of.n, batch, episodes, {"GrabCut": grab_cut_answer})
+    mask = grab_cut(sample.image, [click])
+    assert [m.tolist() for m in found["GrabCut"].masks] == [mask.tolist()] * 3
+    expected = [dice(mask, sample.target(category)) for _, category in episodes]
+    assert expected[0] != expected[1]
+    assert found["GrabCut"].scores["dice"][:, -1].tolist() == expected
 
 
 def test_the_best_scored_mask_is_kept(unseen):

@@ -1,5 +1,6 @@
 """What we repair in the zoo, beside what tests/scripts runs from the command line."""
 
+import argparse
 from pathlib import Path
 
 import gymnasium as gym
@@ -7,9 +8,12 @@ import optuna
 import pytest
 import rl_zoo3.enjoy
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.utils import StoreDict
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.policies import SamMaskablePPO
+from alignsam_sb3.task import Task
 from alignsam_sb3.zoo import (
     WARM_START,
     FairTrialEvalCallback,
@@ -18,7 +22,7 @@ from alignsam_sb3.zoo import (
     with_earlier,
     with_warm_start,
 )
-from alignsam_sb3.zoo_options import algorithm_and_task
+from alignsam_sb3.zoo_options import add_task_options, algorithm_and_task, task_of, translate
 
 KWARGS = {"dataset": "toy:saliency", "dataset_kwargs": {"n_images": 8}, "clip": None, "patches": 6, "device": "cpu"}
 
@@ -82,6 +86,37 @@ def test_what_a_policy_was_trained_on_comes_first_if_it_is_there(tmp_path, capsy
     )
     gone = {"dataset": f"coco:{tmp_path / 'gone'}", "dataset_kwargs": {}}
     assert with_earlier(gone, "toy:glass") == "toy:glass" and "is not here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--env", "SamSegImplicit-v0", "--dataset", "toy:blur", "--segmenter", "tiny?fuse"],
+        ["--dataset-kwargs", "n_images=8", "--categories", "star", "ring", "--clip", "none", "--env-kwargs", "max_steps:7"],
+        ["--env", "SamSegPaper-v0", "--env-kwargs", "dataset_kwargs:{'n_images': 9}", "on_error:'skip'"],
+    ],
+)
+def test_a_cache_is_filled_for_the_task_that_is_trained(words):
+    parser = argparse.ArgumentParser()
+    add_task_options(parser)
+    ours, told = translate("train", words)
+    zoo = argparse.ArgumentParser()
+    zoo.add_argument("--env-kwargs", nargs="+", action=StoreDict, default={})
+    for name in ("--env", "--conf-file", "--algo"):
+        zoo.add_argument(name)
+    args = zoo.parse_args(told)
+    manager = SamExperimentManager.__new__(SamExperimentManager)
+    manager.config, manager.algo, manager.env_name = args.conf_file, args.algo, EnvironmentName(args.env)
+    manager.args = args
+    manager.storage, manager.custom_hyperparams, manager._eval_env_kwargs_args = None, None, None
+    manager.ours, manager.continue_training, manager.env_kwargs = ours, False, args.env_kwargs
+    manager.read_hyperparameters()
+    trained = Task.from_kwargs(**{**gym.spec(args.env).kwargs, **manager.env_kwargs})
+    found = task_of(parser.parse_args(words))
+    assert found == trained
+    judged = Task.from_kwargs(**{**gym.spec(args.env).kwargs, **manager.eval_env_kwargs})
+    assert found.for_evaluation() == judged
 
 
 def test_two_trainings_that_begin_at_once_have_a_folder_each(tmp_path):

@@ -118,7 +118,10 @@ def play_page(play: Play, categories: Sequence[str]) -> gr.Blocks:
         return play.click(request.session_hash, event.index[0], event.index[1], int(choice != NEGATIVE))
 
     def undo(request: gr.Request) -> tuple[Picture, str]:
-        return play.undo(request.session_hash)
+        try:
+            return play.undo(request.session_hash)
+        except ValueError as error:  # nothing was segmented yet
+            raise gr.Error(str(error)) from error
 
     def leave(request: gr.Request) -> None:
         play.close(request.session_hash)

@@ -102,7 +102,7 @@ def annotate_folder(
     :param accept: share of masks below a Dice of 0.8 that is tolerated among those that nobody reviews
     :param batch_size: images encoded at once, at most
     :param workers: threads that read images ahead
-    :param play: plays the batches elsewhere, see :class:`~alignsam_sb3.annotate.cluster.Cluster`; by default in this process
+    :param play: plays the batches elsewhere, see :func:`~alignsam_sb3.annotate.cluster.players`; by default here
     :raises ValueError: an option is unknown, the folder has no images, or ``out`` holds another run
     :raises OSError: ``out`` cannot be written; all images up to then are kept
     """

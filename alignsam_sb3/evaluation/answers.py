@@ -1,6 +1,7 @@
 """Which mask is handed out after each turn: the last one, the best-scored one so far, or one that another method makes."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -121,8 +122,12 @@ def thresholded(where: Map, threshold: float) -> Answer:
 
 
 def grab_cut_answer(batch: ClickBatch, masks: Masks, turn: int) -> Masks:
-    """What OpenCV's GrabCut makes of the clicks so far."""
-    return [grab_cut(batch.sample(i).image, batch.sessions.clicks(i)) for i in range(batch.n)]
+    """What OpenCV's GrabCut makes of the clicks so far, on all cores; equal episodes are cut once."""
+    asked = [(int(batch.rows[i]), int(batch.categories[i]), tuple(batch.sessions.clicks(i))) for i in range(batch.n)]
+    images = {episode: batch.sample(i).image for i, episode in enumerate(asked)}
+    with ThreadPoolExecutor(th.get_num_threads()) as pool:
+        cut = dict(zip(images, pool.map(grab_cut, images.values(), (clicks for *_, clicks in images)), strict=True))
+    return [cut[episode] for episode in asked]
 
 
 def grab_cut(image: NDArray[np.uint8], clicks: Sequence[Click]) -> Mask:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.episodes import ClickEpisodes
 from alignsam_sb3.evaluation.episodes import Pair, begun
+from alignsam_sb3.session import in_images
 
 Map = Callable[[ClickBatch], th.Tensor]
 """Of N episodes, where the target is: (N, g, g) over the segmenter's frame, within [-1, 1]. It looks at no truth."""
@@ -158,11 +159,12 @@ def best_thresholds(maps: Mapping[str, Map], batch: ClickBatch, pairs: Sequence[
     """For each map the threshold with which it, as a mask, has the highest mean Dice on labelled images."""
     sums = {name: np.zeros(len(LEVELS)) for name in maps}
     for n in map(len, begun(batch, pairs)):
+        asked = [(batch.sample(k), int(batch.categories[k])) for k in range(n)]
+        truths = [(sample.target(category), sample.valid_for(category)) for sample, category in asked]
         for name, where in maps.items():
-            for k, drawn in enumerate(where(batch)[:n]):
-                sample, category = batch.sample(k), int(batch.categories[k])
-                values = batch.segmenter.postprocess(drawn, sample.size).cpu().numpy()
-                sums[name] += _dice_of_levels(values, sample.target(category), sample.valid_for(category))
+            drawn = in_images(batch.segmenter, where(batch)[:n], batch.sessions.sizes[:n])
+            for one, (truth, valid) in zip(drawn, truths, strict=True):
+                sums[name] += _dice_of_levels(one.cpu().numpy(), truth, valid)
     return {name: float(LEVELS[total.argmax()]) for name, total in sums.items()}
 
 
@@ -170,10 +172,12 @@ def _dice_of_levels(
     values: NDArray[np.float32], truth: NDArray[np.bool_], valid: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
     """Dice of ``values >= level`` for each of :data:`LEVELS`."""
-    known = np.ones(truth.shape, bool) if valid is None else valid
+    if valid is not None:
+        values, truth = values[valid], truth[valid]
     level = np.maximum(np.searchsorted(LEVELS, values, side="right") - 1, 0)  # the highest that a pixel reaches
-    taken, hit = (_at_least(level[where]) for where in (known, known & truth))
-    dice: NDArray[np.float64] = 2 * hit / np.maximum(taken + np.count_nonzero(known & truth), 1)
+    wanted = level[truth]
+    taken, hit = _at_least(level.ravel()), _at_least(wanted)
+    dice: NDArray[np.float64] = 2 * hit / np.maximum(taken + len(wanted), 1)
     return dice
 
 

@@ -110,7 +110,7 @@ class _Judge:
         if id(mask) not in self._known:
             sample, category = self.batch.sample(i), int(self.batch.categories[i])
             truth, valid = sample.target(category), sample.valid_for(category)
-            found = {name: metric(mask, truth, valid) for name, metric in metrics.METRICS.items()}
+            found = metrics.of_mask(mask, truth, valid)
             if self.batch.task.absent:
                 found["presence"] = float(mask.any() != self.batch.absent[i])
             if id(mask) in self._scores:
@@ -167,7 +167,6 @@ def number_of_clicks(row: Row) -> dict[str, float]:
 
     Episodes whose target is not in the image have nothing to reach, and do not count.
     """
-    count = metrics.NoC(cap=row.scores["iou"].shape[1])
-    for ious in row.scores["iou"][np.array(row.present, bool)]:
-        count.update(ious.tolist())
-    return {name: float(value) for name, value in count.compute().items()} | {"cap": count.cap}
+    ious = row.scores["iou"]
+    cap = ious.shape[1]
+    return metrics.clicks_needed(ious[np.array(row.present, bool)].tolist(), cap) | {"cap": cap}

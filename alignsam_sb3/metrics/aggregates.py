@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from alignsam_sb3.metrics.functional import (
     BETA2,
     METRICS,
+    NOC_IOUS,
     Curve,
     Mask,
     Probability,
@@ -19,6 +20,7 @@ from alignsam_sb3.metrics.functional import (
     boundary_f,
     e_measure_curve,
     f_beta_curve,
+    named,
     noc,
 )
 from alignsam_sb3.names import nearest
@@ -172,7 +174,7 @@ class NoC(_Sums):
     failed: th.Tensor
     images: th.Tensor
 
-    def __init__(self, thresholds: Sequence[float] = (0.8, 0.85, 0.9, 0.95), cap: int = 20) -> None:
+    def __init__(self, thresholds: Sequence[float] = NOC_IOUS, cap: int = 20) -> None:
         super().__init__()
         self.thresholds, self.cap = tuple(thresholds), cap
         self._track("clicks", len(self.thresholds))
@@ -190,6 +192,5 @@ class NoC(_Sums):
         self._add("images", 1)
 
     def compute(self) -> dict[str, th.Tensor]:
-        names = [f"{threshold * 100:.0f}" for threshold in self.thresholds]
-        mean = {f"NoC@{name}": value for name, value in zip(names, self.clicks / self.images, strict=True)}
-        return mean | {f"failed@{name}": value for name, value in zip(names, self.failed, strict=True)}
+        mean = named("NoC", self.thresholds, self.clicks / self.images)
+        return mean | named("failed", self.thresholds, self.failed)

@@ -18,6 +18,8 @@ TOKENS_AT_ONCE = 8192
 """Cells of embeddings that a CPU decodes in one call: two images of a full-size SAM, 32 of the embedded one."""
 IMAGES_AT_ONCE = 512
 """Images that a GPU decodes in one call."""
+TOKENS_ENCODED = {"cpu": 4096, "cuda": 32768}
+"""Cells of embeddings that are encoded in one call: one image of a full-size SAM on a CPU. Its attention takes gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class MaskPrediction:
 class PromptableSegmenter(ABC):
     """A frozen model that encodes an image once and answers batches of prompts on different images.
 
-    A subclass gives :meth:`encode` and :meth:`decode_group`; grouping prompts and bringing them to the frame is done here.
+    A subclass gives :meth:`encode_group` and :meth:`decode_group`; making groups that fit into memory, and bringing prompts to
+    the frame, is done here.
     """
 
     name: str
@@ -197,8 +200,18 @@ class PromptableSegmenter(ABC):
         return max(TOKENS_AT_ONCE // int(np.prod(self.embedding_shape[1:])), 1)
 
     @abstractmethod
+    def encode_group(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
+        """What the model says of so many images that they fit into memory at once; see :meth:`encode`."""
+
+    @th.no_grad()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
-        """What the model says of RGB images (H_i, W_i, 3) uint8 of any sizes, each (B, ...) float32."""
+        """What the model says of RGB images (H_i, W_i, 3) uint8 of any sizes and number, each (B, ...) float32."""
+        cells = int(np.prod(self.embedding_shape[1:]))
+        size = max(TOKENS_ENCODED.get(self.device.type, TOKENS_ENCODED["cuda"]) // cells, 1)
+        groups = [self.encode_group(images[start : start + size]) for start in range(0, len(images), size)]
+        if len(groups) == 1:
+            return groups[0]
+        return {name: th.cat([group[name] for group in groups]) for name in self.feature_shapes}
 
     @abstractmethod
     def decode_group(

@@ -167,17 +167,11 @@ class HfSegmenter(PromptableSegmenter):
         pixels: th.Tensor = found["pixel_values"].to(self.device)
         return pixels
 
-    @th.no_grad()
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
-        at_once = 1 if self.device.type == "cpu" else 8  # a whole batch's attention does not fit in memory
-        parts: dict[str, list[th.Tensor]] = {name: [] for name in self.family.names}
-        for start in range(0, len(images), at_once):
-            pixels = self._pixels(images[start : start + at_once])
-            with self._autocast():
-                found = self.model.get_image_embeddings(pixels)
-            for name, values in zip(parts, found if self.family.fine else [found], strict=True):
-                parts[name].append(values.float())
-        return {name: th.cat(values) for name, values in parts.items()}
+    def encode_group(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
+        pixels = self._pixels(images)
+        with self._autocast():
+            found = self.model.get_image_embeddings(pixels)
+        return {n: x.float() for n, x in zip(self.family.names, found if self.family.fine else [found], strict=True)}
 
     def decode_group(
         self,

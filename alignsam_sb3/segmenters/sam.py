@@ -132,8 +132,7 @@ class SamSegmenter(PromptableSegmenter):
         normal = (pixels - self.sam.pixel_mean) / self.sam.pixel_std
         return F.pad(normal, (0, self.img_size - width, 0, self.img_size - height))
 
-    @th.no_grad()
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
+    def encode_group(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, th.Tensor]:
         batch = th.stack([self._pixels(image) for image in images]).contiguous(memory_format=self._layout)
         with self._autocast("bf16" in self.options):
             encoder = self.sam.image_encoder

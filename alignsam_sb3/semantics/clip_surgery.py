@@ -15,6 +15,7 @@ from alignsam_sb3.clickers import Click
 
 N_DUAL = 6
 _ROUNDING = 1e-6  # similarities are of the order of 0.02
+_ASKED = 8  # tokens of the last block's ordinary path, where one would do: products of very few rows are rounded otherwise
 
 
 def check_tower(visual: object) -> VisionTransformer:
@@ -49,16 +50,20 @@ def _embed(visual: VisionTransformer, images: th.Tensor) -> tuple[th.Tensor, tup
     return visual.ln_pre(th.cat([first, tokens], dim=1) + positions.to(tokens.dtype)), grid
 
 
-def _attend(block: ResidualAttentionBlock, x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """What a block's attention adds (B, T, width), ordinarily (softmax(q k) v) and in the new path (softmax(v v) v)."""
+def _attend(block: ResidualAttentionBlock, x: th.Tensor, asked: int | None) -> tuple[th.Tensor, th.Tensor]:
+    """What a block's attention adds, ordinarily (softmax(q k) v) and in the new path (softmax(v v) v).
+
+    :param asked: to how many of the first tokens ordinarily; None: to all
+    :return: (B, asked, width) and (B, T, width)
+    """
     attention = block.attn
     y = block.ln_1(x)
     batch, tokens, width = y.shape
     heads = attention.num_heads
     projected = F.linear(y, attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = (p.reshape(batch, tokens, heads, width // heads).transpose(1, 2) for p in projected.chunk(3, dim=-1))
-    both = [F.scaled_dot_product_attention(a, b, v) for a, b in ((q, k), (v, v))]
-    ordinary, new = (block.ls_1(attention.out_proj(o.transpose(1, 2).reshape(batch, tokens, width))) for o in both)
+    both = [F.scaled_dot_product_attention(a, b, v) for a, b in ((q[:, :, :asked], k), (v, v))]
+    ordinary, new = (block.ls_1(attention.out_proj(o.transpose(1, 2).reshape(batch, -1, width))) for o in both)
     return ordinary, new
 
 
@@ -79,8 +84,9 @@ def surgery_tokens(visual: VisionTransformer, images: th.Tensor, n_dual: int = N
         x = block(x)
     new = x
     for block in blocks[plain:]:
-        ordinary, added = _attend(block, x)
-        x = x + ordinary
+        asked = _ASKED if block is blocks[-1] else None  # of the last one only the class token is read
+        ordinary, added = _attend(block, x, asked)
+        x = x[:, :asked] + ordinary
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
         new = new + added
     joined = th.cat([x[:, :1], new[:, 1:]], dim=1)

@@ -86,6 +86,7 @@ class ClipSurgery:
         self._text_features: dict[str, th.Tensor] = {}
         self._known = known_tokens
         self._warned: set[str] = set()
+        self._cut: dict[str, bool] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -140,9 +141,15 @@ class ClipSurgery:
         """Token ids (N, context length), or so many more of each text than the model reads."""
         return self._tokenize(list(texts), context_length=self.clip.context_length + more)
 
+    def _is_cut(self, text: str) -> bool:
+        """Whether a text is too long in any template; to ask takes some milliseconds, so the answer is kept."""
+        if text not in self._cut:
+            self._cut[text] = bool(self._tokens(_in_templates(text), 1)[:, -1].any())
+        return self._cut[text]
+
     def _warn_of_cut(self, texts: Sequence[str]) -> None:
         """Name the texts of which the model does not read the end, in one template or another."""
-        cut = [text for text in dict.fromkeys(texts) if self._tokens(_in_templates(text), 1)[:, -1].any()]
+        cut = [text for text in dict.fromkeys(texts) if self._is_cut(text)]
         self._warned.update(cut)
         if cut:
             logger.warning(

@@ -63,8 +63,8 @@ def main() -> None:
     jobs = [] if args.report else [(task, seed) for seed in args.seeds for task in args.tasks]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, mp_context=context, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
         try:
+            futures = [pool.submit(work, task, seed, size, args.out) for task, seed in jobs]
             for future in tqdm(as_completed(futures), total=len(jobs), desc="seeds of tasks", disable=not jobs):
                 if future.result():
                     failed += 1

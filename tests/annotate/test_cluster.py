@@ -38,13 +38,17 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def cluster(policy):
-    from alignsam_sb3.annotate.cluster import Cluster
+    from alignsam_sb3.annotate.cluster import players
 
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="warning")
-    with Cluster(policy, ("salient object",)) as playing:
+    with players(policy, ("salient object",)) as playing:
         assert len(playing.actors) == 2
         yield playing
     ray.shutdown()
+
+
+def pid_of(actor):
+    return ray.get(actor.__ray_call__.remote(lambda actor: os.getpid()))
 
 
 def journal(out):
@@ -56,17 +60,15 @@ def test_two_workers_one_of_them_killed_find_what_one_process_finds(policy, phot
 
     predict = Predictor.load(policy, device="cpu")
     annotate_folder(predict, photos, tmp_path / "here", batch_size=2, progress=False)
-    killed = []
+    before = pid_of(cluster.actors[0])
 
     def playing(batches):
         for k, found in enumerate(cluster(batches)):
             if k == 1:
-                killed.append(ray.get(cluster.actors[0].__ray_call__.remote(lambda actor: os.getpid())))
-                os.kill(killed[0], signal.SIGKILL)
+                os.kill(before, signal.SIGKILL)
             yield found
 
     summary = annotate_folder(predict, photos, tmp_path / "there", batch_size=2, progress=False, play=playing)
     assert summary.images == 11 and summary.skipped == 1
     assert journal(tmp_path / "there") == journal(tmp_path / "here")
-    again = ray.get(cluster.actors[0].__ray_call__.remote(lambda actor: os.getpid()))
-    assert killed and again != killed[0]
+    assert pid_of(cluster.actors[0]) != before

@@ -230,7 +230,7 @@ def test_a_review_in_which_nothing_was_decided_leaves_the_queue_as_it_was(
     annotate_folder(calibrated_predictor, folder, out, accept=accept, progress=False)
     before = queue(out)
     calibrated_predictor.segmenter = None
-    monkeypatch.setattr("alignsam_sb3.cli._load", lambda args: calibrated_predictor)
+    monkeypatch.setattr("alignsam_sb3.cli.options.load", lambda args: calibrated_predictor)
     page = SimpleNamespace(review_page=asked.append, serve=lambda *args: None)  # without gradio
     monkeypatch.setattr(alignsam_sb3.annotate, "app", page, raising=False)
     (tmp_path / "p.zip").write_bytes(b"PK")
@@ -245,7 +245,7 @@ def test_a_review_accepts_nothing_by_a_calibration_that_the_run_does_not_know(
     folder, tmp_path, calibrated_predictor, monkeypatch, capsys
 ):
     annotate_folder(FakePredictor(), folder, tmp_path / "out", progress=False)
-    monkeypatch.setattr("alignsam_sb3.cli._load", lambda args: calibrated_predictor)
+    monkeypatch.setattr("alignsam_sb3.cli.options.load", lambda args: calibrated_predictor)
     (tmp_path / "p.zip").write_bytes(b"PK")
     assert main(["review", str(tmp_path / "out"), "--policy", str(tmp_path / "p.zip"), "--accept", "0.05"]) == 1
     assert "was calibrated after" in capsys.readouterr().err

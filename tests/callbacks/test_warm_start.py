@@ -28,11 +28,11 @@ def test_it_learns_before_the_first_step_and_only_then(make_env, algorithm, poli
     venv = SamSegVecEnv([lambda: make_env(max_steps=2)] * 4)
     model = algorithm(policy, venv, n_steps=4, batch_size=8, n_epochs=1, learning_rate=1e-9, seed=0, device="cpu")
     before = agreement(model, make_env)
-    model.learn(16, callback=WarmStartCallback(steps=800, learning_rate=2e-3))
+    model.learn(16, callback=WarmStartCallback(steps=240, learning_rate=2e-3))
     assert model.num_timesteps == 16  # its steps are not the training's
     assert agreement(model, make_env) > before + 0.3  # on the scenes it saw: twelve of them
     weights = {key: value.clone() for key, value in model.policy.state_dict().items()}
-    model.learn(16, reset_num_timesteps=False, callback=WarmStartCallback(steps=800))
+    model.learn(16, reset_num_timesteps=False, callback=WarmStartCallback(steps=240))
     assert all(th.allclose(weights[key], value, atol=1e-5) for key, value in model.policy.state_dict().items())
 
 

@@ -105,6 +105,16 @@ def test_noc_counts_failures_as_the_field_does():
     assert found == pytest.approx({"NoC@80": 7 / 3, "NoC@90": 8 / 3, "failed@80": 2, "failed@90": 2})
 
 
+@pytest.mark.parametrize("images", [0, 1, 7])
+def test_clicks_of_many_images_at_once_are_those_of_one_after_the_other(images):
+    ious = np.random.default_rng(0).random((images, 5)).tolist()
+    count = metrics.NoC(cap=5)
+    for of_image in ious:
+        count.update(of_image)
+    expected = {name: float(value) for name, value in count.compute().items()}
+    assert metrics.clicks_needed(ious, cap=5) == pytest.approx(expected, nan_ok=True)
+
+
 def test_metrics_start_again_and_add_up():
     mean = metrics.ImageMean("dice")
     mean.update(np.ones((2, 2), bool), np.ones((2, 2), bool))

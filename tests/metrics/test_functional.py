@@ -40,6 +40,16 @@ def test_empty_masks(predicted, truth, values):
     assert tuple(f(predicted, truth) for f in metrics.METRICS.values()) == pytest.approx(values)
 
 
+def test_all_metrics_of_a_mask_are_those_that_each_gives():
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.02, 0.5, 1.0):
+        for there in (0.0, 0.3, 1.0):
+            predicted, truth, valid = (rng.random((9, 7)) < p for p in (share, there, 0.8))
+            for known in (None, valid, EMPTY[:1, :1].repeat(9, 0).repeat(7, 1)):
+                each = {name: metric(predicted, truth, known) for name, metric in metrics.METRICS.items()}
+                assert metrics.of_mask(predicted, truth, known) == each
+
+
 def test_different_sizes_are_refused():
     with pytest.raises(ValueError, match="differ in size"):
         metrics.dice(EMPTY, EMPTY[:1])

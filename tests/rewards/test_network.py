@@ -25,7 +25,7 @@ from alignsam_sb3.semantics import LanguagePrior, load_clip
 from alignsam_sb3.semantics.tiny import ASSET as TINY_CLIP
 from alignsam_sb3.weights import read_embedded, save_embedded
 
-FIT = ["fit", "--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 24}', "--images", "24", "--batch", "8"]
+FIT = ["fit", "--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 12}', "--images", "12", "--batch", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -442,10 +442,10 @@ def test_spoken_maps_lie_in_the_frame():
 
 
 def test_a_fit_with_language_goes_on_and_is_measured(tmp_path, capsys):
-    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "16"]
+    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "8"]
     first, again = tmp_path / "first", tmp_path / "again"
-    main(["fit", *common, "--clip", "tiny", "--batch", "8", "--steps", "3", "--out", str(first)])
-    main(["fit", *common, "--init", str(first), "--batch", "8", "--steps", "3", "--out", str(again)])
+    main(["fit", *common, "--clip", "tiny", "--batch", "4", "--steps", "3", "--out", str(first)])
+    main(["fit", *common, "--init", str(first), "--batch", "4", "--steps", "3", "--out", str(again)])
     config = load_scorer(again, "cpu").config
     assert config.clip == "tiny"
     assert tuple(config.texts) == tuple(config.categories)
@@ -454,7 +454,7 @@ def test_a_fit_with_language_goes_on_and_is_measured(tmp_path, capsys):
 
 
 def test_a_fit_goes_on_with_another_clip(tmp_path):
-    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "16", "--batch", "8"]
+    common = ["--dataset", "toy:semantic", "--dataset-kwargs", '{"n_images": 24}', "--images", "8", "--batch", "4"]
     first, again = tmp_path / "first", tmp_path / "again"
     main(["fit", *common, "--clip", "tiny", "--steps", "3", "--out", str(first)])
     config, weights = read_embedded(TINY_CLIP)

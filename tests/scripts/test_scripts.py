@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from alone import run_alone
 from PIL import Image
 
 from alignsam_sb3.ablation import VARIANTS
@@ -22,11 +23,16 @@ WARM = "callback:[{'alignsam_sb3.callbacks.WarmStartCallback': {'steps': 8}}]"
 FEW = ["-params", "n_envs:2", "n_steps:8", "batch_size:8", "n_epochs:1", WARM]
 
 
-def run(*command, cwd=ROOT, fails=False):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=env, capture_output=True, text=True)
-    assert bool(done.returncode) == fails, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
+def run(*command, fails=False, how=run_alone):
+    status, out, err = how(*command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    assert bool(status) == fails, out[-2000:] + err[-4000:]
+    return out + err
+
+
+def anew(*command, **options):
+    """The same in a process that shares nothing with any other."""
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, **options)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,7 @@ def trained(tmp_path_factory):
     said = run(
         "scripts/train.py", "--algo", "ppo_mask", "--env", "SamSeg-v0", "-n", "64", "--log-folder", logs, "--eval-freq", "32",
         "--eval-episodes", "2", "--save-freq", "32", "--tensorboard-log", logs / "tb", "--log-interval", "1", *SMALL, *FEW,
+        how=anew,
     )  # fmt: skip
     return logs, said
 
@@ -157,7 +164,7 @@ def test_the_stock_zoo_command_and_ours_train_ppo(tmp_path):
 def test_photographs_train_with_the_same_command(tmp_path, photographs):
     said = run(
         "scripts/train.py", "--dataset", f"coco:{(photographs / 'coco_permissive').resolve()}", "--categories", "person",
-        "-n", "32", "-f", tmp_path, "--eval-freq", "-1", *FEW, cwd=ROOT,
+        "-n", "32", "-f", tmp_path, "--eval-freq", "-1", *FEW,
     )  # fmt: skip
     assert "Saving to" in said
 

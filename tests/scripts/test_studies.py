@@ -54,6 +54,22 @@ def test_six_kills_lose_nothing():
 
 
 @pytest.mark.slow
+def test_an_interrupted_ablation_keeps_what_is_finished_and_says_so(tmp_path):
+    words = ["--quick", "--tasks", "saliency", "--seeds", 0, 1, "--workers", 1, "--out", tmp_path]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    study = command("scripts/studies/ablation.py", *words, **pipes, start_new_session=True)
+    finished = tmp_path / "saliency-0.json"
+    while not finished.exists():
+        assert study.poll() is None
+        time.sleep(0.1)
+    os.killpg(study.pid, signal.SIGINT)  # as Ctrl-C does: to all of them
+    said, _ = study.communicate(timeout=120)  # until no worker holds the pipe any more
+    assert study.returncode == 1
+    assert f"interrupted: finished variants are in {tmp_path}; the same command goes on" in said
+    assert "full" in json.loads(finished.read_text())["rows"]
+
+
+@pytest.mark.slow
 def test_nothing_grows(tmp_path):
     out = tmp_path / "soak.json"
     assert not command("scripts/studies/soak.py", "--steps", 12_000, "--makes", 60, "--episodes", 160, "--out", out).wait()

@@ -5,6 +5,7 @@ from segment_anything import SamPredictor
 
 from alignsam_sb3.datasets.toy.objects import draw_scene
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts, SamSegmenter, load_segmenter
+from alignsam_sb3.segmenters.base import TOKENS_ENCODED
 from alignsam_sb3.segmenters.tiny import build_tiny_sam
 
 RNG = np.random.default_rng(0)
@@ -170,3 +171,16 @@ def test_options_change_little(tiny, option, tolerance):
 def test_unknown_options_name_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'channels_last'"):
         load_segmenter("tiny?fuse&chanels_last", "cpu")
+
+
+def test_as_many_images_are_encoded_at_once_as_fit_into_memory(segmenter, monkeypatch):
+    """A batch of a full-size SAM would take tens of gigabytes; what it says of each image is the same."""
+    asked, encode = [], segmenter.encode_group
+    monkeypatch.setattr(segmenter, "encode_group", lambda images: asked.append(len(images)) or encode(images))
+    together = segmenter.encode(IMAGES)["embeddings"]
+    monkeypatch.setitem(TOKENS_ENCODED, "cpu", 2 * 16 * 16)
+    apart = segmenter.encode(IMAGES)["embeddings"]
+    assert asked == [3, 2, 1]
+    assert th.allclose(together, apart, atol=1e-5)
+    monkeypatch.setitem(TOKENS_ENCODED, "cpu", 1)
+    assert len(segmenter.encode(IMAGES)["embeddings"]) == 3

@@ -46,8 +46,8 @@ def coverage(outline: Outline, centre: NDArray[Any], radius: float, angle: float
 def free_place(rng: np.random.Generator, size: int, radius: float, taken: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Of six random places for an object the one farthest from those taken, (x, y) in pixels; it is then taken, too."""
     places = rng.uniform(radius * 0.8, size - radius * 0.8, (6, 2))
-    crowding = [min((float(np.linalg.norm(p - t)) for t in taken), default=size) for p in places]
-    taken.append(places[int(np.argmax(crowding))])
+    room = np.linalg.norm(places[:, None] - np.reshape(taken, (1, -1, 2)), axis=2).min(1, initial=size)
+    taken.append(places[int(np.argmax(room))])
     return taken[-1]
 
 
@@ -80,15 +80,21 @@ def skin(
 
 def laid_over(below: NDArray[Any], cover: NDArray[np.float32], skin: NDArray[np.float32]) -> NDArray[Any]:
     """A skin (S, S, 3) over what lies below where it covers it (S, S)."""
-    out: NDArray[Any] = below * (1 - cover[..., None]) + skin * cover[..., None]
+    part = in_colour(cover)
+    out: NDArray[Any] = below * (1 - part) + skin * part
     return out
+
+
+def in_colour(field: NDArray[Any]) -> NDArray[Any]:
+    """A field (S, S) for each of three channels, (S, S, 3): numpy is slow where it has to repeat along the last axis."""
+    return np.asarray(cv2.merge((field, field, field)))
 
 
 def light_and_noise(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Uneven light, a little blur and sensor noise over the whole scene."""
     size = image.shape[0]
     light = 1 + rng.uniform(0, 0.5) * (noise_field(rng, size, (1, 2)) - 0.5)
-    lit = image * light[..., None] * rng.uniform(0.8, 1.15)
+    lit = image * in_colour(light) * rng.uniform(0.8, 1.15)
     if rng.random() < 0.5:
         lit = np.asarray(cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(0.3, 0.9))))
     noisy = lit + rng.normal(0, rng.uniform(0.0, 0.04), lit.shape)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignsam_sb3.datasets.toy.drawing import Scene, coverage, free_place, laid_over, light_and_noise, skin, texture
+from alignsam_sb3.datasets.toy.drawing import Scene, coverage, free_place, in_colour, laid_over, light_and_noise, skin, texture
 from alignsam_sb3.datasets.toy.shapes import SHAPES
 
 
@@ -47,8 +47,8 @@ def draw_scene(rng: np.random.Generator, size: int = 128, salient: bool = False)
         cover = coverage(SHAPES[names[-1]](rng), centre, radius, rng.uniform(0, 2 * np.pi), size)
         name, hide = skin(rng, image, cover, float(hues[k - 1]), min_saturation)
         textures.append(name)
-        shade = 1 - rng.uniform(0, 0.35) * cv2.GaussianBlur(cover, (0, 0), size / 40)[..., None]
-        image = np.where(cover[..., None] > 0, image, image * shade)  # a soft contact shadow on what lies below
+        shade = 1 - rng.uniform(0, 0.35) * cv2.GaussianBlur(cover, (0, 0), size / 40)
+        image = image * in_colour(np.where(cover > 0, 1, shade))  # a soft contact shadow on what lies below
         image = laid_over(image, cover, hide)
         labels[cover >= 0.5] = k
     return Scene(light_and_noise(rng, image.astype(np.float32)), labels, tuple(names), tuple(textures), star)
