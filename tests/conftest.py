@@ -75,9 +75,11 @@ def make_env():
 
 @pytest.fixture
 def answering(tiny, monkeypatch):
-    """Lets the tiny segmenter answer whatever it is asked with given logits (64, 64)."""
+    """Lets the tiny segmenter answer whatever it is asked with given logits (64, 64), brought to its own resolution."""
 
     def answer(logits):
+        logits = th.nn.functional.interpolate(logits[None, None], (tiny.mask_side,) * 2)[0, 0]
+
         def decode(features, prompts, multimask_output=True):
             return MaskPrediction(logits.expand(len(prompts), 1, *logits.shape), th.ones(len(prompts), 1))
 

@@ -158,7 +158,7 @@ def test_a_map_reaches_the_segmenter_as_its_mask_prompt(unseen, tiny, monkeypatc
     row = play(mask_prompt_player(given(values), 0.5), unseen, [(0, 0)])
     assert len(seen) == 1
     assert seen[0].fed.all()
-    assert seen[0].mask_inputs.shape == (4, 64, 64)
+    assert seen[0].mask_inputs.shape == (4, 128, 128)
     inside = (seen[0].mask_inputs[0] > 0).float()
     assert inside[18:30, 18:30].all()
     assert not inside[:14].any()

@@ -98,7 +98,7 @@ class SamSegmenter(PromptableSegmenter):
 
     @property
     def learned_boxes(self) -> bool:
-        return not self.name.startswith("tiny")  # which was fitted on clicks alone
+        return bool(self._fine_shapes) or not self.name.startswith("tiny")  # the first one was fitted on clicks alone
 
     @property
     def frame(self) -> Frame:
