@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ from alignsam_sb3.envs import shared
 from PIL import Image
 
 from alignsam_sb3 import cli
+from alignsam_sb3.actors import Actors
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.filling import Asked, _Models, fill
 from alignsam_sb3.segmenters import SamSegmenter
@@ -130,3 +132,20 @@ def test_two_workers_one_of_them_killed_fill_what_one_process_fills(photos, cach
     monkeypatch.setattr(SamSegmenter, "encode", refuse)
     monkeypatch.setattr(ClipSurgery, "similarity", refuse)
     shared.open_shared(task).fill()
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for given in (address, f"ray://{address}"):
+            with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {given} .*ray start --head"):
+                Actors(str, given)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ConnectionError, match=address):
+            Actors(str)
+    with pytest.raises(ValueError, match=r"'here:port' is no address of a Ray cluster .*HOST:PORT"):
+        Actors(str, "here:port")
