@@ -1,6 +1,7 @@
 """Banks that are filled before a training: it uses them, and many machines fill them as one process does."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -149,3 +150,18 @@ def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch):
             Actors(str)
     with pytest.raises(ValueError, match=r"'here:port' is no address of a Ray cluster .*HOST:PORT"):
         Actors(str, "here:port")
+
+
+def test_a_skipped_image_does_not_count_as_encoded(cached_in, tmp_path, capsys):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.fromarray(np.eye(32, k=i, dtype=np.uint8) * 255).save(tmp_path / name / f"{i}.png")
+    for i in range(0, 8, 2):
+        photo = tmp_path / "images" / f"{i}.png"
+        photo.write_bytes(photo.read_bytes()[:-30])
+    cached_in("cache")
+    skip = ["--dataset", f"mask_folder:{tmp_path}", "--env-kwargs", "device:'cpu'", "on_error:'skip'"]
+    assert cli.main(["cache", "fill", "--env", "SamSegImplicit-v0", *skip]) == 0
+    said = re.findall(r"(\d+) images are encoded, (\d+) skipped", capsys.readouterr().out)
+    assert np.sum(np.array(said, int), axis=0).tolist() == [4, 4]
