@@ -97,7 +97,6 @@ def photos(tmp_path):
 @pytest.mark.slow
 def test_two_workers_one_of_them_killed_fill_what_one_process_fills(photos, cached_in, monkeypatch):
     ray = pytest.importorskip("ray")
-    from alignsam_sb3.actors import Actors
 
     def pid_of(actor):
         return ray.get(actor.__ray_call__.remote(lambda actor: os.getpid()))
