@@ -1,15 +1,20 @@
 """Work on many machines: actors of Ray, each with frozen models of its own. What they answer is the same as here."""
 
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import urlsplit
 
 WAITING = 2
 """Batches that are sent to each actor before its first answer is waited for."""
 RETRIES = 3
 """Actors that may die of one batch before the run ends."""
+PATIENCE = 10
+"""Seconds in which a cluster must take a connection."""
 
 Batch = TypeVar("Batch")
 Answer = TypeVar("Answer")
@@ -36,6 +41,7 @@ class Actors(Generic[Batch, Answer]):
         self._ray = ray
         self._joined = not ray.is_initialized()
         if self._joined:
+            _reach(address or os.environ.get("RAY_ADDRESS", ""))
             quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "warning"}
             ray.init(address=address or None, **quiet)
         gpus, cores = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
@@ -73,6 +79,29 @@ class Actors(Generic[Batch, Answer]):
         self.actors.clear()  # they end with the last that knows them
         if self._joined:
             self._ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Say at once that nothing listens at an address: Ray itself tries for many minutes, without a word.
+
+    :param address: ``HOST:PORT`` or ``ray://HOST:PORT``; words of Ray's own (``auto``, ``local``) are left to it
+    :raises ConnectionError: nothing listens there
+    :raises ValueError: the port is no number
+    """
+    at = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = at.port
+    except ValueError as error:
+        raise ValueError(f"{address!r} is no address of a Ray cluster ({error}): write HOST:PORT") from error
+    if at.hostname is None or port is None:
+        return
+    try:
+        socket.create_connection((at.hostname, port), PATIENCE).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}): give the address that `ray start --head` "
+            "said, or none for this machine alone"
+        ) from error
 
 
 class _Actor:

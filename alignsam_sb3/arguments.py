@@ -62,6 +62,17 @@ def saved_policy(text: str) -> Path:
     return path
 
 
+def image_folder(text: str) -> Path:
+    """A folder that is there.
+
+    :raises FileNotFoundError: it is not
+    """
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"no folder of images at {path}")
+    return path
+
+
 RUN = "run.json"
 """Says what the annotations of a folder were made with."""
 

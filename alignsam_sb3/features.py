@@ -162,7 +162,12 @@ class FeatureBank:
     @property
     def writable(self) -> bool:
         """Whether what is described stays when the process ends."""
-        return self._files is not None and self._files.writable
+        return self._written is not None
+
+    @property
+    def _written(self) -> BankFiles | None:
+        """The files, where they can be written."""
+        return self._files if self._files is not None and self._files.writable else None
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -232,8 +237,8 @@ class FeatureBank:
                 return
             logger.warning("image %d of the bank in %s is described again: %s", row, self.folder, wrong)
             self._checked[row] = False
-            if self.writable:
-                self._files.forget([row])
+            if (files := self._written) is not None:
+                files.forget([row])
             self._describe([row])
         raise OSError(f"{self.folder} does not hold what is written to it: point ALIGNSAM_CACHE to another disk")
 
@@ -269,7 +274,6 @@ class FeatureBank:
                     described, keys = sent.popleft()
                     self._keep(described, values, keys)
                     bar.update(len(described))
-                self._release(waiting)
                 left = [row for row in self._missing(waiting) if row not in errors]
                 if len(left) == len(waiting):
                     time.sleep(0.02)  # others describe them
@@ -307,16 +311,17 @@ class FeatureBank:
 
     def _claim(self, rows: list[int]) -> list[int]:
         """Those of some rows that are left for this process to describe."""
-        if self._files is None or not self._files.writable:
+        files = self._written
+        if files is None:
             return rows
-        mine = self._files.claim(rows)
+        mine = files.claim(rows)
         left = self._missing(mine)
-        self._files.release([row for row in mine if row not in left])
+        files.release([row for row in mine if row not in left])
         return left
 
     def _release(self, rows: list[int]) -> None:
-        if self._files is not None and self._files.writable:
-            self._files.release(rows)
+        if (files := self._written) is not None:
+            files.release(rows)
 
     def _read(self, row: int) -> tuple[bytes, Photo]:
         """What tells an image from another one, and the image."""
@@ -339,12 +344,13 @@ class FeatureBank:
 
     def _keep(self, rows: list[int], values: Arrays, keys: list[bytes]) -> None:
         """Write rows down, or hold them in memory where nothing can be written."""
-        if self._files is None or not self._files.writable:
+        files = self._written
+        if files is None:
             self._memory.update({row: {name: array[k] for name, array in values.items()} for k, row in enumerate(rows)})
             return
         try:
-            self._files.write(rows, values, keys)
-            self._files.release(rows)
+            files.write(rows, values, keys)
+            files.release(rows)
         except OSError as error:
             size = sum(array.nbytes for array in values.values()) // len(rows) * self._count
             raise OSError(
@@ -356,8 +362,8 @@ class FeatureBank:
     def _skip(self, rows: list[int], errors: Mapping[int, str]) -> None:
         """Note rows that cannot be read, for this process and for those that come."""
         self._skipped.update(rows)
-        if self._files is not None and self._files.writable:
-            self._files.note(rows, [SKIPPED] * len(rows), [b""] * len(rows), [0] * len(rows))
+        if (files := self._written) is not None:
+            files.note(rows, [SKIPPED] * len(rows), [b""] * len(rows), [0] * len(rows))
             reasons = read_reasons(self.folder) | {row: errors[row] for row in rows}
             write_json(self.folder / "skipped.json", {str(row): reason for row, reason in reasons.items()})
 

@@ -128,7 +128,7 @@ def translate(script: str, argv: list[str]) -> tuple[OurOptions, list[str]]:
     begun = known.start or known.trained_agent
     rest += [] if begun is None else ["-i", str(begun)]
     ours = OurOptions(known.mlflow, known.warm_start, known.debug_maps, known.trust, known.start is not None)
-    kwargs = [*_reward_kwargs(known), *_task_kwargs(known)]
+    kwargs = [*_given(known, "reward", "reward_network"), *_task_kwargs(known)]
     if script == "enjoy":
         kwargs = ["split:'eval'", *kwargs]
         rest += [] if "--no-render" in rest else ["--no-render"]  # films are in the run's folder
@@ -152,17 +152,16 @@ def _recipe(policy: Path) -> dict[str, Any]:
     return read_recipe(policy)
 
 
-def _reward_kwargs(known: argparse.Namespace) -> Iterator[str]:
-    for key in ("reward", "reward_network"):
+def _given(known: argparse.Namespace, *keys: str) -> Iterator[str]:
+    """Those options that were said, as the zoo takes them."""
+    for key in keys:
         if getattr(known, key) is not None:
             yield f"{key}:{getattr(known, key)!r}"
 
 
 def _task_kwargs(known: argparse.Namespace) -> Iterator[str]:
     """The environment's options that :func:`add_task_options` asks for, as the zoo takes them."""
-    for key in ("dataset", "segmenter"):
-        if getattr(known, key) is not None:
-            yield f"{key}:{getattr(known, key)!r}"
+    yield from _given(known, "dataset", "segmenter")
     if known.clip is not None:
         yield f"clip:{None if known.clip == 'none' else known.clip!r}"
     data = {**known.dataset_kwargs, **({"categories": known.categories} if known.categories else {})}
@@ -257,14 +256,15 @@ def task_of(given: argparse.Namespace) -> "Task":
     :raises ValueError: there is no such task, data set or option
     :raises FileNotFoundError: the data set is not there
     """
-    name = given.env or "SamSeg-v0"
+    algorithm, name = algorithm_and_task({})
+    name = given.env or name
     if name not in TASKS:
         raise ValueError(nearest("environment that places clicks", name, TASKS))
     if given.dataset is not None:
         require(given.dataset)
     from alignsam_sb3.task import Task, merge_options  # brings torch
 
-    of_file = yaml.safe_load(Path(hyperparams_file("ppo_mask")).read_text())[name]["env_kwargs"]
+    of_file = yaml.safe_load(Path(hyperparams_file(algorithm)).read_text())[name]["env_kwargs"]
     words = [entry.partition(":") for entry in _task_kwargs(given)]
     merged = merge_options(of_file, {key: ast.literal_eval(value) for key, _, value in words})
     return Task.from_kwargs(**{**TASKS[name], **merged})

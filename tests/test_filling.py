@@ -1,7 +1,9 @@
 """Banks that are filled before a training: it uses them, and many machines fill them as one process does."""
 
 import os
+import re
 import signal
+import socket
 import sys
 
 import gymnasium as gym
@@ -11,6 +13,7 @@ from alignsam_sb3.envs import shared
 from PIL import Image
 
 from alignsam_sb3 import cli
+from alignsam_sb3.actors import Actors
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.filling import Asked, _Models, fill
 from alignsam_sb3.segmenters import SamSegmenter
@@ -94,7 +97,6 @@ def photos(tmp_path):
 @pytest.mark.slow
 def test_two_workers_one_of_them_killed_fill_what_one_process_fills(photos, cached_in, monkeypatch):
     ray = pytest.importorskip("ray")
-    from alignsam_sb3.actors import Actors
 
     def pid_of(actor):
         return ray.get(actor.__ray_call__.remote(lambda actor: os.getpid()))
@@ -130,3 +132,35 @@ def test_two_workers_one_of_them_killed_fill_what_one_process_fills(photos, cach
     monkeypatch.setattr(SamSegmenter, "encode", refuse)
     monkeypatch.setattr(ClipSurgery, "similarity", refuse)
     shared.open_shared(task).fill()
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for given in (address, f"ray://{address}"):
+            with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {given} .*ray start --head"):
+                Actors(str, given)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ConnectionError, match=address):
+            Actors(str)
+    with pytest.raises(ValueError, match=r"'here:port' is no address of a Ray cluster .*HOST:PORT"):
+        Actors(str, "here:port")
+
+
+def test_a_skipped_image_does_not_count_as_encoded(cached_in, tmp_path, capsys):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.fromarray(np.eye(32, k=i, dtype=np.uint8) * 255).save(tmp_path / name / f"{i}.png")
+    for i in range(0, 8, 2):
+        photo = tmp_path / "images" / f"{i}.png"
+        photo.write_bytes(photo.read_bytes()[:-30])
+    cached_in("cache")
+    skip = ["--dataset", f"mask_folder:{tmp_path}", "--env-kwargs", "device:'cpu'", "on_error:'skip'"]
+    assert cli.main(["cache", "fill", "--env", "SamSegImplicit-v0", *skip]) == 0
+    said = re.findall(r"(\d+) images are encoded, (\d+) skipped", capsys.readouterr().out)
+    assert np.sum(np.array(said, int), axis=0).tolist() == [4, 4]

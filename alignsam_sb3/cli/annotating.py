@@ -5,9 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignsam_sb3.arguments import run_folder, saved_policy
+from alignsam_sb3.arguments import image_folder, run_folder, saved_policy
 from alignsam_sb3.cli import options
-from alignsam_sb3.cli.options import FORMATS, POLICY, add_formats, add_policy, add_ray, add_server, folder, parser_of
+from alignsam_sb3.cli.options import FORMATS, POLICY, add_formats, add_policy, add_ray, add_server, parser_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def annotate_command(argv: list[str]) -> None:
     """Annotate a folder of images; a second call goes on where one was stopped."""
     parser = parser_of("annotate", annotate_command)
-    parser.add_argument("folder", type=folder, help="images, also in sub-folders")
+    parser.add_argument("folder", type=image_folder, help="images, also in sub-folders")
     parser.add_argument("--out", type=Path, required=True, help="where everything is written")
     add_policy(parser)
     parser.add_argument("--categories", nargs="+", default=(), metavar="NAME", help="by default all that the policy knows")

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignsam_sb3.arguments import saved_policy
@@ -47,17 +46,6 @@ def _format(text: str) -> str:
     if text not in FORMATS:
         raise argparse.ArgumentTypeError(nearest("format", text, FORMATS))
     return text
-
-
-def folder(text: str) -> Path:
-    """A folder that is there.
-
-    :raises FileNotFoundError: it is not
-    """
-    path = Path(text).expanduser()
-    if not path.is_dir():
-        raise FileNotFoundError(f"no folder of images at {path}")
-    return path
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

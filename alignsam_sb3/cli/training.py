@@ -79,8 +79,9 @@ def _fill(args: argparse.Namespace) -> None:
                 raise
             print(f"No evaluation split: {error}")
             continue
-        skipped = len(shared.bank) - int(shared.bank.usable.sum())
-        print(f"{part.split}: {len(shared.bank)} images are encoded, {skipped} skipped ({shared.dataset.fingerprint})")
+        encoded = int(shared.bank.usable.sum())
+        skipped = len(shared.bank) - encoded
+        print(f"{part.split}: {encoded} images are encoded, {skipped} skipped ({shared.dataset.fingerprint})")
     print("`alignsam train` with the same options uses them")
 
 
