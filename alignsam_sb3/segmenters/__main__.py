@@ -30,6 +30,7 @@ _APACHE, _SAM_LICENCE = "Apache-2.0", "SAM License, gated"
 _FINE = ((32, 256, 256), (64, 128, 128), (256, 64, 64))
 _SAM3 = ((32, 288, 288), (64, 144, 144), (256, 72, 72))
 _COARSE = ((256, 64, 64),)
+_TINY = ((16, 64, 64), (24, 32, 32), (96, 16, 16))
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Row:
 def rows() -> dict[str, Row]:
     """Every segmenter, by name."""
     hub = "https://huggingface.co/"
-    named = [Row("tiny", ((96, 16, 16),), "MIT", "embedded", "tiny")]
+    named = [Row("tiny", _TINY, "MIT", "embedded", "tiny")]
     for name in BACKBONES:
         known = CHECKPOINTS.get(name)
         licence, source = (known.licence, known.source) if known else ("?", "?")

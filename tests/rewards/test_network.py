@@ -21,6 +21,8 @@ from alignsam_sb3.rewards.network.fit import Examples, balanced
 from alignsam_sb3.rewards.network.frame import spoken_in_frame
 from alignsam_sb3.rewards.network.measure import calibration_error, measure, predict_corpus, regret
 from alignsam_sb3.rewards.network.model import soft_metrics
+from alignsam_sb3.segmenters import load_segmenter
+from alignsam_sb3.segmenters.tiny import ASSET as TINY_SAM
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 from alignsam_sb3.semantics.tiny import ASSET as TINY_CLIP
 from alignsam_sb3.weights import read_embedded, save_embedded
@@ -451,6 +453,18 @@ def test_a_fit_with_language_goes_on_and_is_measured(tmp_path, capsys):
     assert tuple(config.texts) == tuple(config.categories)
     main(["measure", "--network", str(again), *common])
     assert "IoU head" in capsys.readouterr().out
+
+
+def test_a_fit_goes_on_with_another_segmenter_and_says_so(tmp_path, capsys):
+    common = ["--dataset", "toy:saliency", "--dataset-kwargs", '{"n_images": 24}', "--images", "8", "--batch", "4"]
+    config, weights = read_embedded(TINY_SAM)
+    weights["mask_decoder.iou_token.weight"] += 0.1
+    save_embedded(weights, config, tmp_path / "other.safetensors", {})
+    other, again = f"tiny:{tmp_path / 'other.safetensors'}", tmp_path / "again"
+    main(["fit", *common, "--init", "tiny", "--segmenter", other, "--steps", "3", "--out", str(again)])
+    here = load_segmenter(other, "cpu").fingerprint
+    assert f"goes on with those of {here}" in capsys.readouterr().out
+    assert load_scorer(again, "cpu").config.fingerprint == here != load_scorer("tiny", "cpu").config.fingerprint
 
 
 def test_a_fit_goes_on_with_another_clip(tmp_path):

@@ -26,6 +26,7 @@ from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.datasets.seen import SeenImages, hash_in
 from alignsam_sb3.features import FeatureBank, SegmenterSource, build_bank
 from alignsam_sb3.files import parse_json, write_json
+from alignsam_sb3.fingerprints import current
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.rewards.network.corpus import FOUND, Corpus, build_corpus, corpus_key, found_key, require_truth
 from alignsam_sb3.rewards.network.fit import Examples, Fit, FitOptions
@@ -131,12 +132,17 @@ def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig
 
 
 def _kept(start: RewardScorer, args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
-    """What a network goes on with: its own models, or the CLIP that is named beside it."""
-    if not args.clip or material.language is None:
-        material.check(start)
-        return start.config
-    start.check(material.dataset.categories, material.segmenter.fingerprint, start.config.language)
-    return replace(start.config, clip=args.clip, language=material.language.fingerprint)
+    """What a network goes on with: its own models, or the segmenter or CLIP that is there now; it learns them anew."""
+    language = None if material.language is None else material.language.fingerprint
+    here = language if args.clip else start.config.language
+    fingerprint = material.segmenter.fingerprint
+    start.check(material.dataset.categories, start.config.fingerprint, start.config.language)
+    if not args.clip and material.language is not None:
+        start.check(material.dataset.categories, start.config.fingerprint, language)
+    if current(fingerprint) != current(start.config.fingerprint):
+        print(f"{args.init} was fitted on embeddings of {start.config.fingerprint}: it goes on with those of {fingerprint}")
+    clip = args.clip or start.config.clip
+    return replace(start.config, segmenter=args.segmenter, fingerprint=fingerprint, clip=clip, language=here)
 
 
 def _origin(args: argparse.Namespace, found: str) -> str:
@@ -237,7 +243,7 @@ def main(argv: list[str] | None = None) -> None:
     fitter.add_argument(
         "--texts", nargs="+", default=[], help="what to ask that for, one text a category; by default its name"
     )
-    fitter.add_argument("--init", help="a fitted network to start from, with its CLIP or the one that --clip names")
+    fitter.add_argument("--init", help="a fitted network to start from; it learns the segmenter and CLIP that are named beside it")
     fitter.add_argument("--adversarial", type=Path, nargs="+", default=[], help="folders of masks that policies found")
     fitter.add_argument("--split", default="train")
     fitter.set_defaults(run=fit)
