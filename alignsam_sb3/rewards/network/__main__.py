@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None) -> None:
     fitter.add_argument(
         "--texts", nargs="+", default=[], help="what to ask that for, one text a category; by default its name"
     )
-    fitter.add_argument("--init", help="a fitted network to start from; it learns the segmenter and CLIP that are named beside it")
+    fitter.add_argument("--init", help="a fitted network to start from; it learns the models that are named beside it")
     fitter.add_argument("--adversarial", type=Path, nargs="+", default=[], help="folders of masks that policies found")
     fitter.add_argument("--split", default="train")
     fitter.set_defaults(run=fit)
