@@ -55,7 +55,7 @@ class FineTinyEncoder(TinyEncoder):
         }
 
 
-class FineMaskDecoder(MaskDecoder):
+class FineMaskDecoder(MaskDecoder):  # type: ignore[misc]
     """SAM's mask decoder with one more doubling, 8 times as fine as the embedding; the finer features enter on the way.
 
     :param widths: channels of the features of stride 2 and of stride 4
