@@ -8,6 +8,7 @@ from alignsam_sb3.datasets import ToyScenes, UnreadableImageError
 from alignsam_sb3.device_bank import DeviceBank
 from alignsam_sb3.features import SegmenterSource, build_bank
 from alignsam_sb3.frame import PADDING
+from alignsam_sb3.segmenters.fine import FINE
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 
 SIZES = [(128, 128), (64, 128), (128, 40), (3, 90)]
@@ -56,7 +57,7 @@ def test_both_places_give_equal_tensors(banks, tiny):
     assert resident.resident
     assert not host.resident
     found, other = resident.gather(ROWS), host.gather(ROWS)
-    assert found.keys() == other.keys() == {"embeddings", "image", "similarity_maps", "cosine_maps"}
+    assert found.keys() == other.keys() == {"embeddings", *FINE, "image", "similarity_maps", "cosine_maps"}
     for name, values in found.items():
         assert th.equal(values, other[name])
         assert values.dtype == other[name].dtype == (th.uint8 if name == "image" else th.float32)
@@ -96,7 +97,7 @@ def test_what_is_gathered_is_a_copy_and_only_what_was_asked_for(banks):
         assert bank.gather(np.array([0, 1]), ["image"])["image"].any()
         assert bank.gather(np.array([0]), []) == {}
     silent, _ = banks[-1]("device", None)
-    assert set(silent.gather(np.array([0]))) == {"embeddings", "image"}
+    assert set(silent.gather(np.array([0]))) == {"embeddings", *FINE, "image"}
 
 
 def test_what_does_not_fit_stays_in_its_files(banks, monkeypatch):

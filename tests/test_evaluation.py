@@ -27,7 +27,7 @@ def run(policy, out, capsys, *more):
 def test_one_table_with_all_players(policy, tmp_path, capsys):
     results, printed = run(policy, tmp_path, capsys)
     kept, rivals = ["agent, best IoU", "agent, steadiest"], ["nearest exemplar", "small head", "mean training mask"]
-    assert list(results["rows"]) == ["random", "centre", "oracle", "agent", *kept, "GrabCut", *rivals]
+    assert list(results["rows"]) == ["random", "centre", "box (sees the truth)", "oracle", "agent", *kept, "GrabCut", *rivals]
     assert set(results["rivals"]["left_out"]) == {"map alone", "map as mask prompt", "map's peaks", "map's errors"}
     assert "No row of map alone: the policy has no recalibration module" in printed
     for row in results["rows"].values():
@@ -45,7 +45,7 @@ def test_one_table_with_all_players(policy, tmp_path, capsys):
 def test_clicks_and_overlays_are_written(policy, tmp_path, capsys):
     run(policy, tmp_path, capsys, "--rivals", "small head")
     lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
-    assert len(lines) == 6 * 7
+    assert len(lines) == 6 * 8
     assert {len(line["point_coords"]) for line in lines if line["player"] == "small head"} == {0}
     assert {len(line["point_coords"]) for line in lines if line["player"] == "centre"} == {1}
     assert {len(line["point_coords"]) for line in lines if line["player"] == "agent"} == {3}
@@ -140,7 +140,7 @@ def test_clip_rows_stand_beside_an_agent_with_a_prior(tmp_path, capsys, make_env
     path = tmp_path / "policy.zip"
     SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv([make]), n_steps=4, batch_size=4, seed=0, device="cpu").save(path)
     results, printed = run(path, tmp_path, capsys, "--rivals", "map alone")
-    before = ["random", "CLIP top", "CLIP points", "centre", "oracle", "agent"]
+    before = ["random", "CLIP top", "CLIP points", "CLIP box", "centre", "box (sees the truth)", "oracle", "agent"]
     assert list(results["rows"]) == [*before, "agent, best IoU", "agent, steadiest", "map alone"]
     lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
     assert {len(line["point_coords"]) for line in lines if line["player"] == "CLIP top"} == {1}

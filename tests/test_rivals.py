@@ -160,8 +160,8 @@ def test_a_map_reaches_the_segmenter_as_its_mask_prompt(unseen, tiny, monkeypatc
     assert seen[0].fed.all()
     assert seen[0].mask_inputs.shape == (4, 128, 128)
     inside = (seen[0].mask_inputs[0] > 0).float()
-    assert inside[18:30, 18:30].all()
-    assert not inside[:14].any()
+    assert inside[36:60, 36:60].all()
+    assert not inside[:28].any()
     assert [label for _, label in row.clicks[0]] == [1]
     assert np.allclose(row.clicks[0][0][0], (44, 44), atol=4)
 
