@@ -133,16 +133,13 @@ def _config(args: argparse.Namespace, material: Material) -> RewardNetworkConfig
 
 def _kept(start: RewardScorer, args: argparse.Namespace, material: Material) -> RewardNetworkConfig:
     """What a network goes on with: its own models, or the segmenter or CLIP that is there now; it learns them anew."""
+    own, fingerprint = start.config, material.segmenter.fingerprint
     language = None if material.language is None else material.language.fingerprint
-    here = language if args.clip else start.config.language
-    fingerprint = material.segmenter.fingerprint
-    start.check(material.dataset.categories, start.config.fingerprint, start.config.language)
-    if not args.clip and material.language is not None:
-        start.check(material.dataset.categories, start.config.fingerprint, language)
-    if current(fingerprint) != current(start.config.fingerprint):
-        print(f"{args.init} was fitted on embeddings of {start.config.fingerprint}: it goes on with those of {fingerprint}")
-    clip = args.clip or start.config.clip
-    return replace(start.config, segmenter=args.segmenter, fingerprint=fingerprint, clip=clip, language=here)
+    start.check(material.dataset.categories, own.fingerprint, own.language if args.clip else language)
+    if current(fingerprint) != current(own.fingerprint):
+        print(f"{args.init} was fitted on embeddings of {own.fingerprint}: it goes on with those of {fingerprint}")
+    clip = args.clip or own.clip
+    return replace(own, segmenter=args.segmenter, fingerprint=fingerprint, clip=clip, language=language)
 
 
 def _origin(args: argparse.Namespace, found: str) -> str:
