@@ -223,6 +223,7 @@ class ClickBatch(ClickEpisodes):
         self._judge(self.carry_out(plan))
         self.best_dice = np.maximum(self.best_dice, self.dice)
         rewards = self._reward(RewardContext(**context, dice_after=self.dice.copy(), score_after=self.scores.copy()))
+        rewards = rewards - self.task.click_cost * (plan.clicks | plan.removes)
         self.refresh()
         return Step(np.where(plan.acts & ~plan.invalid, rewards, 0.0), self.over(plan), plan.invalid)
 
@@ -344,9 +345,12 @@ class ClickBatch(ClickEpisodes):
         truth, mask = self._truth_and_mask(i)
         return oracle_action(truth, mask, self.action_mask[i], self.grid, self.size(i), self.task.labels)
 
-    def oracle_preference(self, i: int) -> NDArray[np.float32]:
-        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too."""
-        if self.absent[i]:
+    def oracle_preference(self, i: int, enough: float = 1.0) -> NDArray[np.float32]:
+        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too.
+
+        :param enough: Dice from which on it is done, where the task offers that
+        """
+        if self.absent[i] or (self.task.done and self.action_mask[i, -1] and self.dice[i] >= enough):
             done = np.zeros(self.actions.n, np.float32)
             done[-1] = 1
             return done

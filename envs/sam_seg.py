@@ -138,9 +138,12 @@ class SamSegEnv(gym.Env[Arrays, int]):
         """The allowed action nearest to the greedy oracle's click. It looks at the truth: for warm starts in training."""
         return self.batch.oracle_action(0)
 
-    def oracle_preference(self) -> NDArray[np.float32]:
-        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too."""
-        return self.batch.oracle_preference(0)
+    def oracle_preference(self, enough: float = 1.0) -> NDArray[np.float32]:
+        """How the oracle rates each action, (n_actions,) adding up to 1. It looks at the truth, too.
+
+        :param enough: Dice from which on it is done, where the task offers that
+        """
+        return self.batch.oracle_preference(0, enough)
 
     def truth_on_grid(self) -> NDArray[np.float32]:
         """(2, h, w) of the embedding's cells: the share that the target covers, and that the annotation speaks of."""

@@ -25,15 +25,21 @@ class WarmStartCallback(StageCallback):
     :param learning_rate: of AdamW, falling to a tenth
     :param weight_decay: of AdamW; without it the policy learns the training images by heart
     :param own: share of the steps that the policy itself takes
+    :param enough: Dice from which on the oracle is done, where the task offers that; with 1 it goes on to the last click
     """
 
     stage = "warm start"
 
     def __init__(
-        self, steps: int = 20_000, learning_rate: float = 1.5e-3, weight_decay: float = 0.3, own: float = 0.5
+        self,
+        steps: int = 10_000,
+        learning_rate: float = 1.5e-3,
+        weight_decay: float = 0.3,
+        own: float = 0.5,
+        enough: float = 1.0,
     ) -> None:
         super().__init__(steps)
-        self.learning_rate, self.weight_decay, self.own = learning_rate, weight_decay, own
+        self.learning_rate, self.weight_decay, self.own, self.enough = learning_rate, weight_decay, own, enough
 
     def _on_training_start(self) -> None:
         if self.model.num_timesteps:
@@ -55,7 +61,7 @@ class WarmStartCallback(StageCallback):
         bar = tqdm(rounds, desc=self.stage, initial=rounds.start, total=rounds.stop, mininterval=5)
         agreed = 0.0
         for done in bar:
-            ratings = np.array(venv.env_method("oracle_preference"))
+            ratings = np.array(venv.env_method("oracle_preference", self.enough))
             wanted = ratings.argmax(1)
             loss, own = self._imitate(observations, ratings)
             optimizer.zero_grad()

@@ -314,3 +314,36 @@ def test_where_nothing_is_wrong_the_oracle_confirms(make_env, answering):
     assert liked.max() == 1
     assert liked.argmax() == env.oracle_action()
     assert clicked(env, liked.argmax())[1] == 1
+
+
+def test_clicks_cost_and_stopping_does_not(make_env):
+    env = make_env(remove=True, done=True, click_cost=0.25)
+    free = make_env(remove=True, done=True)
+    remove, done = env.action_space.n - 2, env.action_space.n - 1
+    click = env.unwrapped.batch.actions.at((64, 64), 1, (128, 128))
+    env.reset(seed=3), free.reset(seed=3)
+    for action, cost in ((click, 0.25), (remove, 0.25), (click, 0.25), (done, 0.0)):
+        assert env.step(action)[1] == pytest.approx(free.step(action)[1] - cost)
+    env.reset(seed=3), free.reset(seed=3)
+    env.step(click), free.step(click)
+    assert not env.unwrapped.action_masks()[click]
+    assert env.step(click)[1] == free.step(click)[1] == 0  # what the mask forbids changes nothing, and costs nothing
+    with pytest.raises(ValueError, match=r"click_cost .* at least 0 and below 1, got 1"):
+        make_env(click_cost=1)
+
+
+def test_the_oracle_is_done_from_enough_dice_on(make_env):
+    env = make_env(done=True).unwrapped
+    env.reset(seed=3)
+    done = env.action_space.n - 1
+    assert env.oracle_preference(0.0)[done] == 0  # there is nothing to stop after yet
+    env.step(env.oracle_action())
+    reached = float(env.batch.dice[0])
+    assert 0 < reached < 1
+    assert env.oracle_preference(reached)[done] == 1
+    assert env.oracle_preference(reached + 1e-6)[done] == 0
+    assert env.oracle_preference()[done] == 0  # without a word it goes on to the last click
+    endless = make_env().unwrapped
+    endless.reset(seed=3)
+    endless.step(endless.oracle_action())
+    assert (endless.oracle_preference(0.0) == endless.oracle_preference()).all()  # where the task offers no end, it clicks
