@@ -55,6 +55,7 @@ EVERYTHING = {
     "initial_pair": True,
     "box": "clip",
     "remove": False,
+    "click_cost": 0.01,
     "done": True,
     "absent": 0.0,
     "on_error": "skip",
