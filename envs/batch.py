@@ -79,7 +79,7 @@ class ClickBatch(ClickEpisodes):
         self.judge = Judge(n, self.scenes.side, self.segmenter.frame, self.segmenter.device)
         self.rngs = [np.random.default_rng() for _ in range(n)]
         self.rows = np.zeros(n, np.int64)
-        self.dice, self.iou, self.best_dice, self.scores = (np.zeros(n) for _ in range(4))
+        self.dice, self.iou, self.best_dice, self.scores, self._patches = (np.zeros(n) for _ in range(5))
         self.absent = np.zeros(n, bool)
         self._on_object, self._judged = (np.zeros((n, self.grid.n_cells), bool) for _ in range(2))
         self._info: list[dict[str, Any]] = [{} for _ in range(n)]
@@ -126,6 +126,7 @@ class ClickBatch(ClickEpisodes):
         sizes = np.array([self.scenes.scene(row).size for row, _ in chosen], np.int64)
         features = {name: drawn.pop(name) for name in self.sessions.features}
         self.start(which, features, drawn, sizes, categories)
+        self._patches[which] = [max(self.grid.sides((int(h), int(w)))) for h, w in sizes]
         self.judge.note(which, [self._note(int(i)) for i in which])
         self.scores[which] = 0
         for measured in (self.dice, self.iou, self.best_dice):
@@ -230,14 +231,13 @@ class ClickBatch(ClickEpisodes):
     def _before(self, plan: Plan) -> dict[str, Any]:
         """What a reward may look at, as it is before the clicks."""
         everyone = np.arange(self.n)
-        patch = [max(self.grid.sides((int(h), int(w)))) for h, w in self.sessions.sizes]
         return {
             "clicked": plan.clicks,
             "labels": plan.labels,
             "on_object": self._on_object[everyone, plan.cells],
             "known": self._judged[everyone, plan.cells],
             "nearest": self._nearest(self._centres[everyone, plan.cells], plan.labels),
-            "patch_size": np.array(patch),
+            "patch_size": self._patches,
             "dice_before": self.dice.copy(),
             "score_before": self.scores.copy(),
         }

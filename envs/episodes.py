@@ -136,7 +136,7 @@ class ClickEpisodes:
             for place, _ in before[self.sessions.counts[i] :]:
                 self._used[i, self.grid.cell_at(place, self.size(int(i)))] -= 1
         self.num_steps += plan.acts
-        return np.union1d(clicks, taken_back)
+        return np.flatnonzero(plan.clicks | plan.removes)
 
     def over(self, plan: Plan) -> Flags:
         """(N,) which episodes have ended with it."""

@@ -107,14 +107,13 @@ class Judge:
     def dice_and_iou(self, which: NDArray[np.int64], logits: th.Tensor) -> NDArray[np.float64]:
         """(K, 2) of some episodes' masks (K, m, m); 1 where mask and truth are both empty."""
         at = th.from_numpy(which).to(self.device)
-        share, known = self.share[at].float(), self.known[at].float()
-        mask = self.masks(logits)
-        hit = (share * mask).sum((1, 2)) / 255
-        taken, wanted = (known * mask).sum((1, 2)) / 255, share.sum((1, 2)) / 255
+        truths = th.stack([self.share[at], self.known[at]], dim=1).flatten(2).float()  # (K, 2, g x g)
+        mask = self.masks(logits).flatten(1).float()
+        counted = th.cat([(truths @ mask[..., None])[..., 0], truths[:, :1].sum(2)], dim=1)
+        hit, taken, wanted = counted.double().cpu().numpy().T / 255
         both = taken + wanted
-        dice, iou = 2 * hit / both.clamp(min=1e-9), hit / (both - hit).clamp(min=1e-9)
-        out = th.stack([dice, iou], dim=1)
-        return th.where(both[:, None] > 0, out, 1.0).double().cpu().numpy()
+        found = np.stack([2 * hit / np.maximum(both, 1e-9), hit / np.maximum(both - hit, 1e-9)], axis=1)
+        return np.where(both[:, None] > 0, found, 1.0)
 
     def coarse(self, side: int) -> NDArray[np.float32]:
         """(N, 2, side, side) the share of each coarser cell that the target covers, and that is known."""

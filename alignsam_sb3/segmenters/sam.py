@@ -25,7 +25,7 @@ OPTIONS = {
     "compile": "the decoder as compiled graphs, one for each number of points; on CUDA so anyway",
     "eager": "the decoder as it is, on CUDA, too",
     "channels_last": "the encoder's memory layout",
-    "fuse": "the encoder's parallel branches and norms folded into one convolution each (RepViT, EdgeSAM, tiny)",
+    "fuse": "the encoder's parallel branches and norms folded into one convolution each (RepViT, EdgeSAM; tiny always is)",
     "onnx": "the decoder in onnxruntime, on the CPU",
 }
 """What may stand behind a ``?`` in a segmenter's name; docs/speed.md says what each brings and costs."""
@@ -49,7 +49,8 @@ class SamSegmenter(PromptableSegmenter):
     :param sam: the model; it is set to eval mode, without gradients
     :param device: where it runs; ``"auto"`` takes CUDA where there is one
     :param name: for messages; what stands before a colon goes into the fingerprint, too
-    :param options: of :data:`OPTIONS`, ways to be faster that change numbers a little; none by default
+    :param options: of :data:`OPTIONS`, ways to be faster that change numbers a little; none by default, but that the embedded
+        ``tiny`` is always folded (``fuse``)
     :raises ValueError: a weight is NaN or infinite, or an option is unknown
     """
 
@@ -71,8 +72,8 @@ class SamSegmenter(PromptableSegmenter):
         self.options = frozenset(options)
         pixels = [self.sam.pixel_mean.flatten().tolist(), self.sam.pixel_std.flatten().tolist()]
         self._digest = digest(self.sam.state_dict(), self.img_size, pixels, PREPROCESSING_VERSION)  # before anything is fused
-        if "fuse" in self.options:
-            self.sam.image_encoder = reparameterize_model(self.sam.image_encoder)
+        if "fuse" in self.options or name.partition(":")[0] == "tiny":  # whose numbers change by less than a bank can hold
+            self.sam.image_encoder = reparameterize_model(self.sam.image_encoder).requires_grad_(False)
         self._layout = th.channels_last if "channels_last" in self.options else th.contiguous_format
         self.sam.image_encoder.to(memory_format=self._layout)
         on_cuda = self.device.type == "cuda"

@@ -3,7 +3,7 @@ import pytest
 import torch as th
 from segment_anything import SamPredictor
 
-from alignsam_sb3.segmenters import Prompts, SamSegmenter
+from alignsam_sb3.segmenters import Prompts, SamSegmenter, load_segmenter
 from alignsam_sb3.segmenters.decoder import all_masks
 from alignsam_sb3.segmenters.fine import FINE
 from alignsam_sb3.segmenters.tiny import TinySamConfig, build_tiny_sam, load_tiny_sam, save_tiny_sam
@@ -105,3 +105,16 @@ def test_options_change_little(segmenter, option, tolerance):
     points = [(np.array([[20.0, 20.0]]), np.array([1]))] * 3
     slow, quick = (s.decode(s.encode(IMAGES), prompts(points)).logits for s in (segmenter, fast))
     assert (slow - quick).abs().max() < tolerance * slow.abs().max()
+
+
+def test_the_embedded_one_is_folded_and_stays_frozen():
+    segmenter = load_segmenter("tiny", "cpu")
+    encoder = segmenter.sam.image_encoder
+    assert not any(isinstance(module, th.nn.BatchNorm2d) for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    plain = load_tiny_sam().eval()
+    batch = segmenter._pixels(np.random.default_rng(0).integers(0, 256, (100, 128, 3), np.uint8))[None]
+    with th.no_grad():
+        wanted, found = (one.features(batch) for one in (plain.image_encoder, encoder))
+    for name, values in wanted.items():
+        assert th.allclose(found[name], values, atol=2e-5 * float(values.abs().max())), name  # half precision: 5e-4
