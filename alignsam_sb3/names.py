@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+SHOWN = 40  # names that are shown; of more, the nearest
+
+
 def nearest(kind: str, given: object, known: Iterable[str]) -> str:
     """Say what was given, what is known, and which known name is meant most likely.
 
@@ -13,4 +16,7 @@ def nearest(kind: str, given: object, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(str(given), names, n=1, cutoff=0.4)
     hint = f": did you mean {close[0]!r}?" if close else "."
+    if len(names) > SHOWN:
+        some = sorted(get_close_matches(str(given), names, n=SHOWN // 2, cutoff=0.0))
+        return f"unknown {kind} {given!r}{hint} Known: {', '.join(some)}, and {len(names) - len(some)} more"
     return f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}"

@@ -8,6 +8,8 @@ import sys
 from alignsam_sb3 import Predictor
 from alignsam_sb3.annotate import annotate_folder
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 policy, photographs, out = sys.argv[1], sys.argv[2], (sys.argv[3:] or ["annotated"])[0]
 predict = Predictor.load(policy)
 print(annotate_folder(predict, photographs, out, predict.categories[:1], formats=("coco", "png"), progress=False))

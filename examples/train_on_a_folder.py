@@ -1,6 +1,6 @@
 """Train an agent on your own photographs and masks, and draw what it clicks on others of them.
 
-python examples/train_on_a_folder.py mask_folder:FOLDER [STEPS]
+python examples/train_on_a_folder.py mask_folder:FOLDER [STEPS [OUT]]
 """
 
 import sys
@@ -13,6 +13,8 @@ from alignsam_sb3 import SamMaskablePPO, SamSegVecEnv, Task
 from alignsam_sb3.evaluation import agent_player, draw_episodes, play
 from alignsam_sb3.pictures import save_picture, stack, triptych
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 spec, steps, out = sys.argv[1], int((sys.argv[2:] or [8000])[0]), (sys.argv[3:] or ["."])[0]
 task = Task(dataset=spec, segmenter="tiny", clip=None, max_steps=3, patches=8)  # segmenter="mobile_sam" knows photographs
 venv = SamSegVecEnv.of(task, 8)

@@ -233,8 +233,11 @@ def _check_plain(value: object, name: str, large: float = _LARGE, long: int = _L
 
 def _check_numbers(values: Mapping[str, Any], place: str) -> None:
     for key, value in values.items():
-        low, high = BOUNDS.get(key, (-math.inf, math.inf))
-        if key in BOUNDS and value is not None and not (isinstance(value, int | float) and low <= value <= high):
-            raise ValueError(f"{place}{key} lies between {low:g} and {high:g}, got {str(value)[:60]}")
-        if isinstance(value, dict):
-            _check_numbers(value, f"{place}{key}.")
+        if key not in BOUNDS:
+            if isinstance(value, dict):
+                _check_numbers(value, f"{place}{key}.")
+            continue
+        low, high = BOUNDS[key]
+        for one in value.values() if isinstance(value, dict) else [value]:  # an option may differ between splits
+            if one is not None and not (isinstance(one, int | float) and low <= one <= high):
+                raise ValueError(f"{place}{key} lies between {low:g} and {high:g}, got {str(one)[:60]}")

@@ -114,6 +114,14 @@ WRONG = {
     "text for clicks": (lambda f: zipped(told(f, "env", "max_steps", value="9")), "env.max_steps lies between"),
     "many cells": (lambda f: zipped(told(f, "env", "patches", value=100_000)), "env.patches lies between"),
     "many scenes": (lambda f: zipped(told(f, "env", "dataset_kwargs", value={"n_images": 10**9})), "n_images lies between"),
+    "many scenes to judge": (
+        lambda f: zipped(told(f, "env", "dataset_kwargs", value={"n_images": {"train": 50, "eval": 10**9}})),
+        "n_images lies between 1 and 1e[+]07, got 1000000000",
+    ),
+    "splits of splits": (
+        lambda f: zipped(told(f, "env", "dataset_kwargs", value={"n_images": {"train": {"eval": 50}}})),
+        "n_images lies between",
+    ),
     "long rollouts": (lambda f: zipped(told(f, "hyperparameters", "n_steps", value=10**9)), "n_steps lies between"),
     "no schedule": (lambda f: zipped(told(f, "hyperparameters", "clip_range", value={"x": 1})), "a schedule is"),
     "wide policy": (lambda f: zipped(told(f, "policy_kwargs", value={"net_arch": [10**6]})), "policy_kwargs has the number"),
@@ -153,6 +161,13 @@ WRONG = {
         "optimizer's settings has the number inf",
     ),
 }
+
+
+def test_an_option_may_differ_between_splits(tmp_path, saved):
+    options = {"n_images": {"train": 50, "eval": 300}, "seed": {"train": 1}}
+    path = tmp_path / "policy.zip"
+    path.write_bytes(zipped(told(saved, "env", "dataset_kwargs", value=options)))
+    assert read_recipe(path)["env"]["dataset_kwargs"] == options
 
 
 @pytest.mark.parametrize("kind", WRONG)
