@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 SHOWN = 40  # names that are shown; of more, the nearest
 
 

@@ -7,7 +7,6 @@ Stable-Baselines3's own ``load`` and are not looked at here.
 
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
