@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 AS_PUBLISHED: dict[str, Any] = {"max_steps": 15, "patches": 10, "labels": "srm", "initial_pair": True, "reward": "paper"}
 TASKS: dict[str, dict[str, Any]] = {
     "SamSeg-v0": {"max_steps": 3, "patches": 16},  # explicit: the target is named, and a language prior says where it might be
-    "SamSegImplicit-v0": {"dataset": "toy:saliency", "clip": None, "max_steps": 3},
+    "SamSegImplicit-v0": {"dataset": "toy:saliency", "clip": None, "max_steps": 3, "done": True},
     # with a recalibration module, whose map the agent sees
     "SamSegSrm-v0": {"max_steps": 5, "patches": 16, "srm": True},
     "SamSegSrmImplicit-v0": {"dataset": "toy:saliency", "clip": None, "max_steps": 5, "patches": 16, "srm": True},

@@ -68,7 +68,9 @@ def make_env():
     """Makes SamSeg-v0 on twelve toy scenes."""
 
     def make(**kwargs):
-        return gym.make("SamSegImplicit-v0", **{"dataset_kwargs": TOY, "device": "cpu", "max_steps": 5, **kwargs})
+        return gym.make(
+            "SamSegImplicit-v0", **{"dataset_kwargs": TOY, "device": "cpu", "max_steps": 5, "done": False, **kwargs}
+        )
 
     return make
 

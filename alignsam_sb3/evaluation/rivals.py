@@ -208,7 +208,8 @@ def fit_rivals(names: Collection[str], batch: ClickBatch, pairs: Sequence[Pair],
     taught = {batch.shared.dataset.categories[c] for _, c in pairs}
     strange = [name for name in categories if name not in taught]
     if strange:
-        return Fitted({}, dict.fromkeys(wanted, f"no labelled training image shows {', '.join(strange)}"))
+        some = ", ".join(strange[:5]) + f" and {len(strange) - 5} more" * (len(strange) > 5)
+        return Fitted({}, dict.fromkeys(wanted, f"no labelled training image shows {some}"))
     maps = _maps({_FITTED[name][0] for name in wanted}, batch, pairs)
     best = best_thresholds(maps, batch, pairs)
     made = {name: make(maps[kind], best[kind]) for name, (kind, make) in _FITTED.items() if name in wanted and kind in maps}
@@ -247,7 +248,8 @@ def rivals_of(names: Collection[str], task: Task, trained: Task, batch: ClickBat
         taught.recalibration = batch.recalibration
         shared = batch.shared
         held_out = SeenImages(hash_in(shared.dataset, row, shared.sample(row)) for row in {row for row, _ in episodes})
-        return fit_rivals(fitted, taught, labelled_pairs(taught, held_out), shared.dataset.categories)
+        asked = [shared.dataset.categories[c] for c in sorted({category for _, category in episodes})]
+        return fit_rivals(fitted, taught, labelled_pairs(taught, held_out), asked)
     except (OSError, ValueError) as error:
         return Fitted({}, dict.fromkeys(fitted, f"the images that the policy was trained on cannot be used ({error})"))
 
