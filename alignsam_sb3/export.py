@@ -189,10 +189,10 @@ def measure_latency(predict: Predictor, folder: Path, photos: int) -> str:
 
 
 def _odd(predict: Predictor) -> dict[str, Any]:
-    """What a policy does beside clicking."""
+    """What a policy does beside clicking until it is done."""
     task = predict.task
     asked = {"labels": task.labels != "agent", "srm": task.srm, "initial_pair": task.initial_pair}
-    asked |= {"box": task.box is not None, "remove": task.remove, "done": task.done}
+    asked |= {"box": task.box is not None, "remove": task.remove, "absent": task.absent > 0}
     return {name: getattr(task, name) for name, used in asked.items() if used}
 
 
@@ -216,6 +216,7 @@ def _config(predict: Predictor, spaces: Mapping[str, Any]) -> dict[str, Any]:
     described = {
         "categories": list(predict.categories),
         "clicks": predict.task.max_steps,
+        "done": predict.task.done,
         "patches": predict.task.patches,
         "side": segmenter.img_size,
         "mask_side": segmenter.mask_side,

@@ -33,7 +33,7 @@ def example(folder):
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
-    """A policy of random weights; what it clicks does not matter here."""
+    """A policy of random weights, the same each time: one with nearly equal actions clicks elsewhere after a rounding."""
     from alignsam_sb3.envs.vec_env import SamSegVecEnv
 
     from alignsam_sb3.policies import SamMaskablePPO
@@ -42,7 +42,7 @@ def predictor(tmp_path_factory):
 
     task = Task("toy:semantic", dataset_kwargs={"n_images": 12}, max_steps=3, device="cpu")
     path = tmp_path_factory.mktemp("policy") / "policy.zip"
-    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2).save(path)
+    SamMaskablePPO("ExplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2, seed=0).save(path)
     return Predictor.load(path, device="cpu")
 
 
@@ -86,9 +86,32 @@ def test_a_policy_that_does_more_than_click_is_refused(predictor, tmp_path):
 
     from alignsam_sb3.export import export_onnx
 
-    other = SimpleNamespace(segmenter=predictor.segmenter, task=replace(predictor.task, done=True))
-    with pytest.raises(ValueError, match="done=True"):
+    other = SimpleNamespace(segmenter=predictor.segmenter, task=replace(predictor.task, remove=True, done=True, absent=0.5))
+    with pytest.raises(ValueError, match=r"this one has remove=True, absent=0\.5"):
         export_onnx(other, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("eager", [True, False], ids=["stops", "goes on"])
+def test_a_policy_that_stops_stops_there_too(tmp_path, eager):
+    from alignsam_sb3.envs.vec_env import SamSegVecEnv
+
+    from alignsam_sb3.export import export_onnx
+    from alignsam_sb3.policies import SamMaskablePPO
+    from alignsam_sb3.predictor import Predictor
+    from alignsam_sb3.task import Task
+
+    task = Task("toy:saliency", dataset_kwargs={"n_images": 12}, clip=None, max_steps=3, done=True, device="cpu")
+    model = SamMaskablePPO("ImplicitMaskablePolicy", SamSegVecEnv.of(task, 2), n_steps=2, batch_size=2, seed=0)
+    model.policy.action_net.bias.data[-1] = 1e3 if eager else -1e3
+    model.save(tmp_path / "policy.zip")
+    predictor = Predictor.load(tmp_path / "policy.zip", device="cpu")
+    export_onnx(predictor, tmp_path / "onnx")
+    module, scenes = example(tmp_path / "onnx"), ToyScenes("saliency", "eval", n_images=5)
+    for k in range(5):
+        ours, (theirs, _) = predictor(scenes[k].image, "salient object"), module.segment(scenes[k].image, "salient object")
+        assert len(ours.clicks) == (1 if eager else 3)
+        assert (ours.mask & theirs).sum() / max((ours.mask | theirs).sum(), 1) >= 0.995
 
 
 @pytest.mark.slow

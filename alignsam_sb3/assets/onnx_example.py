@@ -51,8 +51,11 @@ def segment(photo, category):
         probability = 1 / (1 + np.exp(-logits))
         seen["sam_pred_mask_prob"] = probability.reshape(1, low, fine // low, low, fine // low).mean((2, 4))
         seen["num_steps"] = np.array([[step]], np.float32)
-        seen["action_mask"] = np.concatenate([free, free])[None].astype(np.int8)
+        stop = [step > 0] * CONFIG["done"]  # the last action ends the episode, after the first click
+        seen["action_mask"] = np.concatenate([free, free, stop])[None].astype(np.int8)
         action = int(np.where(seen["action_mask"][0], run("policy", **seen)["action_logits"][0], -np.inf).argmax())
+        if action == 2 * n * n:
+            break
         row, column = divmod(action % (n * n), n)
         free[action % (n * n)] = False
         coords.append([centres[1][column] * extent[1] / size[1], centres[0][row] * extent[0] / size[0]])
