@@ -46,7 +46,7 @@ class Task:
         truth's, moved a little, which evaluation refuses
     :param remove: offer an action that takes the last click back
     :param done: offer an action that ends the episode
-    :param click_cost: what each click, and each one taken back, takes from the reward, so that an agent stops in time
+    :param click_cost: what each click, and each one taken back, takes from the reward, so that stopping can pay
     :param absent: share of episodes whose target is not in the image. Right is then ``done`` at once: an empty mask has a Dice
         of 1, any other one of 0
     :param on_error: ``"skip"`` leaves out images that cannot be read, ``"raise"`` names them
@@ -90,7 +90,7 @@ class Task:
         if not isinstance(self.max_steps, int) or not 1 <= self.max_steps <= LONGEST:
             raise ValueError(f"max_steps must be a whole number between 1 and {LONGEST}, got {str(self.max_steps)[:60]!r}")
         make_reward(self.reward)
-        if not 0 <= self.click_cost < 1:
+        if not isinstance(self.click_cost, int | float) or not 0 <= self.click_cost < 1:
             raise ValueError(f"click_cost is in units of the reward, at least 0 and below 1, got {self.click_cost!r}")
         self._check_combinations()
         self._check_absent()

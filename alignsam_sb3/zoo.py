@@ -75,10 +75,11 @@ def convert_hyperparams(sampled: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_warm_start(callbacks: Any, steps: int) -> list[Any]:  # noqa: ANN401 (the zoo's: a name, a dict, a list of them)
-    """The file's callbacks with so many steps of imitation, or without it."""
+    """The file's callbacks with so many steps of imitation (its other settings stay), or without it."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
     others = [entry for entry in listed if WARM_START not in ([entry] if isinstance(entry, str) else entry)]
-    return [*others, {WARM_START: {"steps": steps}}] if steps else others
+    settings = [entry[WARM_START] or {} for entry in listed if isinstance(entry, dict) and WARM_START in entry]
+    return [*others, {WARM_START: {**(settings[0] if settings else {}), "steps": steps}}] if steps else others
 
 
 def with_earlier(trained: Mapping[str, Any], dataset: str) -> str:

@@ -54,6 +54,12 @@ def test_a_flag_sets_the_warm_start_and_takes_it_away(given):
     assert with_warm_start(given, 0) == others
 
 
+def test_a_shorter_warm_start_imitates_the_same_oracle():
+    given = [{WARM_START: {"steps": 100_000, "enough": 0.9}}]
+    assert with_warm_start(given, 7) == [{WARM_START: {"steps": 7, "enough": 0.9}}]
+    assert given == [{WARM_START: {"steps": 100_000, "enough": 0.9}}]
+
+
 def test_the_zoos_enjoy_draws_maps_with_the_policys_own_module(tmp_path, monkeypatch):
     kwargs = {**KWARGS, "srm": True}
     model = SamMaskablePPO("ImplicitMaskablePolicy", make_vec_env("SamSeg-v0", 1, env_kwargs=kwargs), device="cpu")

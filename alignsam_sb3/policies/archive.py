@@ -237,6 +237,7 @@ def _check_numbers(values: Mapping[str, Any], place: str) -> None:
                 _check_numbers(value, f"{place}{key}.")
             continue
         low, high = BOUNDS[key]
-        for one in value.values() if isinstance(value, dict) else [value]:  # an option may differ between splits
+        differs = isinstance(value, dict) and place.endswith("dataset_kwargs.")  # between splits
+        for one in value.values() if differs else [value]:
             if one is not None and not (isinstance(one, int | float) and low <= one <= high):
                 raise ValueError(f"{place}{key} lies between {low:g} and {high:g}, got {str(one)[:60]}")

@@ -33,7 +33,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "three clicks": {**IMPLICIT, "max_steps": 3},
     "ten clicks": {**IMPLICIT, "max_steps": 10},
     "stop": {**IMPLICIT, **STOP},
-    "stop, take back": {**IMPLICIT, **STOP, "remove": True},
     "a word, stop": {**EXPLICIT, **STOP},
 }
 """``stop``: up to ten clicks, each of which costs 0.01 Dice, and an action that ends the episode."""
@@ -139,6 +138,8 @@ def main() -> None:
     for seed in args.seeds:
         for setting in args.settings:
             for method in args.methods:
+                if "done" in method and not SETTINGS[setting].get("done"):
+                    continue  # nobody can say so there
                 found.append(one(setting, method, seed, args))
                 write_text(args.out / "imitation.md", report(found))
     print(report(found))

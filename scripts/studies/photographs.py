@@ -137,7 +137,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     th.set_num_threads(1)
-    identity = {k: v for k, v in vars(args).items() if k not in ("out", "device")}
+    identity = json.loads(json.dumps({k: v for k, v in vars(args).items() if k not in ("out", "device")}))  # as it is read
     found = []
     for fold in range(args.folds) if args.folds else [None]:
         path = args.out / f"fold{'' if fold is None else fold}.json"

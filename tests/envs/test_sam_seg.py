@@ -330,6 +330,8 @@ def test_clicks_cost_and_stopping_does_not(make_env):
     assert env.step(click)[1] == free.step(click)[1] == 0  # what the mask forbids changes nothing, and costs nothing
     with pytest.raises(ValueError, match=r"click_cost .* at least 0 and below 1, got 1"):
         make_env(click_cost=1)
+    with pytest.raises(ValueError, match=r"click_cost .* got 'a'"):
+        make_env(click_cost="a")
 
 
 def test_the_oracle_is_done_from_enough_dice_on(make_env):

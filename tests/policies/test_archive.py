@@ -118,6 +118,10 @@ WRONG = {
         lambda f: zipped(told(f, "env", "dataset_kwargs", value={"n_images": {"train": 50, "eval": 10**9}})),
         "n_images lies between 1 and 1e[+]07, got 1000000000",
     ),
+    "splits of rollouts": (
+        lambda f: zipped(told(f, "hyperparameters", "n_steps", value={"train": 8})),
+        "n_steps lies between",
+    ),
     "splits of splits": (
         lambda f: zipped(told(f, "env", "dataset_kwargs", value={"n_images": {"train": {"eval": 50}}})),
         "n_images lies between",
