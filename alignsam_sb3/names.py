@@ -1,9 +1,18 @@
 """Errors that name the nearest valid choice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 SHOWN = 40  # names that are shown; of more, the nearest
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many there are besides.
+
+    >>> first_of(["ring", "star", "disc"], 2)
+    'ring, star and 1 more'
+    """
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def nearest(kind: str, given: object, known: Iterable[str]) -> str:

@@ -237,7 +237,7 @@ class ClickBatch(ClickEpisodes):
             "on_object": self._on_object[everyone, plan.cells],
             "known": self._judged[everyone, plan.cells],
             "nearest": self._nearest(self._centres[everyone, plan.cells], plan.labels),
-            "patch_size": self._patches,
+            "patch_size": self._patches.copy(),
             "dice_before": self.dice.copy(),
             "score_before": self.scores.copy(),
         }

@@ -29,7 +29,7 @@ from alignsam_sb3.datasets.mask_values import AmbiguousMasksError
 from alignsam_sb3.datasets.regions import Annotation, LeftOut, Mask, area_of, plain_name, regions, size_of, stacked, union
 from alignsam_sb3.datasets.skipped import Skipped
 from alignsam_sb3.datasets.splits import Folds, in_fold, of_folders
-from alignsam_sb3.names import nearest
+from alignsam_sb3.names import first_of, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -236,9 +236,8 @@ class LabelledImages(ABC):
         found = Counter(name for names in self._shown for name in names)
         empty = [name for name in self._names if not found[name]]
         if not self._records or (asked and empty):
-            some = ", ".join(empty[:5]) + f" and {len(empty) - 5} more" * (len(empty) > 5)
             raise ValueError(
-                f"{self.root}, split {self.split!r}: no usable image of {some or 'anything'}: of {self._found} "
+                f"{self.root}, split {self.split!r}: no usable image of {first_of(empty) or 'anything'}: of {self._found} "
                 f"images found {len(self._records)} are usable. Left out: {self.skipped}. Objects under {self.min_area:.1%} "
                 "of the image are no targets: lower min_area. `python -m alignsam_sb3.datasets describe` says what is there"
             )

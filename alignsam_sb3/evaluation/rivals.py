@@ -32,6 +32,7 @@ from alignsam_sb3.evaluation.maps import (
 )
 from alignsam_sb3.evaluation.players import Move, Player
 from alignsam_sb3.evaluation.protocol import Row, play_answers
+from alignsam_sb3.names import first_of
 from alignsam_sb3.session import in_images
 from alignsam_sb3.task import Task
 
@@ -208,8 +209,7 @@ def fit_rivals(names: Collection[str], batch: ClickBatch, pairs: Sequence[Pair],
     taught = {batch.shared.dataset.categories[c] for _, c in pairs}
     strange = [name for name in categories if name not in taught]
     if strange:
-        some = ", ".join(strange[:5]) + f" and {len(strange) - 5} more" * (len(strange) > 5)
-        return Fitted({}, dict.fromkeys(wanted, f"no labelled training image shows {some}"))
+        return Fitted({}, dict.fromkeys(wanted, f"no labelled training image shows {first_of(strange)}"))
     maps = _maps({_FITTED[name][0] for name in wanted}, batch, pairs)
     best = best_thresholds(maps, batch, pairs)
     made = {name: make(maps[kind], best[kind]) for name, (kind, make) in _FITTED.items() if name in wanted and kind in maps}

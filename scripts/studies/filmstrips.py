@@ -4,12 +4,14 @@ python scripts/studies/filmstrips.py --policy runs/x/SamSegSrm-v0.zip --env SamS
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from alignsam_sb3.evaluation import agent_player, draw_episodes, play
@@ -32,6 +34,19 @@ def strip(batch: ClickBatch, model: BaseAlgorithm, episode: tuple[int, int], nam
     return np.concatenate(panels, axis=1)
 
 
+def draw_films(
+    batch: ClickBatch, model: BaseAlgorithm, episodes: Sequence[tuple[int, int]], dice: NDArray[np.float64], path: Path
+) -> None:
+    """The best, the typical and the worst of some episodes, click by click.
+
+    :param batch: of one episode
+    :param dice: for each episode what it ended with
+    """
+    order = np.argsort(dice)
+    places = {"good": order[-1], "typical": order[len(order) // 2], "failed": order[0]}
+    save_picture(stack([strip(batch, model, episodes[int(k)], name) for name, k in places.items()]), path)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,9 +60,8 @@ def main() -> None:
     venv = SamSegVecEnv.of(Task.from_kwargs(**given).for_evaluation(), 1)
     batch, model = venv.batch, load_policy(args.policy, venv)
     episodes = draw_episodes(batch.shared.images_by_category, args.episodes, np.random.default_rng(args.seed))
-    order = np.argsort(play(agent_player(model), batch, episodes).scores["dice"][:, -1])
-    places = {"good": order[-1], "typical": order[len(order) // 2], "failed": order[0]}
-    save_picture(stack([strip(batch, model, episodes[int(k)], name) for name, k in places.items()]), args.out)
+    dice = play(agent_player(model), batch, episodes).scores["dice"][:, -1]
+    draw_films(batch, model, episodes, dice, args.out)
     print(f"wrote {args.out}")
 
 

@@ -8,7 +8,6 @@ Writes ``imitation.md`` and each training's numbers.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch as th
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from kept import kept
 from stable_baselines3.common.utils import LinearSchedule
 from summarise import over_seeds
 
 from alignsam_sb3.callbacks import WarmStartCallback
 from alignsam_sb3.evaluation import CHUNK, agent_player, evaluate, oracle_player
-from alignsam_sb3.files import write_json, write_text
+from alignsam_sb3.files import write_text
 from alignsam_sb3.policies import SamMaskablePPO
 from alignsam_sb3.task import Task
 
@@ -74,17 +74,13 @@ def one(setting: str, method: str, seed: int, args: argparse.Namespace) -> dict[
     task = Task.from_kwargs(**SETTINGS[setting], device=args.device)
     identity = {"setting": setting, "method": method, "seed": seed, "steps": args.steps, "episodes": args.episodes}
     path = args.out / f"{setting}-{method}-{seed}.json".replace(" ", "-")
-    if path.is_file():
-        stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["identity"] != identity:
-            raise SystemExit(f"{path} was made with other options ({stored['identity']}): give another --out")
-        return stored
-    began = time.time()
-    model = train(task, METHODS[method], args.steps, seed)
-    seconds = time.time() - began
-    found = {"identity": identity, "seconds": seconds, **measure(model, task, args.episodes)}
-    write_json(path, found)
-    return found
+
+    def make() -> dict[str, Any]:
+        began = time.time()
+        model = train(task, METHODS[method], args.steps, seed)
+        return {"seconds": time.time() - began, **measure(model, task, args.episodes)}
+
+    return kept(path, identity, make)
 
 
 def report(found: Sequence[dict[str, Any]]) -> str:

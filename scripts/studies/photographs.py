@@ -9,9 +9,9 @@ that was stopped goes on with the next fold.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,15 @@ import numpy as np
 import torch as th
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
-from filmstrips import strip
-from rivals import BUDGETS, train_agent
+from filmstrips import draw_films
+from kept import kept
+from rivals import BUDGETS, judged, players_of
 
 from alignsam_sb3.datasets import load_dataset
 from alignsam_sb3.datasets.options import add_dataset_kwargs
-from alignsam_sb3.evaluation import (
-    CHUNK,
-    Player,
-    agent_player,
-    all_rows,
-    centre_player,
-    clip_points_player,
-    oracle_player,
-    random_player,
-    rivals_of,
-)
+from alignsam_sb3.evaluation import CHUNK, Player, centre_player, oracle_player
 from alignsam_sb3.evaluation.players import truth_box_player
-from alignsam_sb3.evaluation.rivals import RIVALS
-from alignsam_sb3.files import write_json, write_text
-from alignsam_sb3.pictures import save_picture, stack
+from alignsam_sb3.files import write_text
 from alignsam_sb3.policies import attach_recalibration
 from alignsam_sb3.task import Task
 
@@ -60,42 +49,28 @@ def targets(batch: ClickBatch) -> list[tuple[int, int]]:
 
 def run(args: argparse.Namespace, fold: int | None) -> dict[str, Any]:
     """All rows on the held-out images of one fold: IoU and Dice of each target after each click."""
-    began, task, budget = time.time(), task_of(args, fold), BUDGETS[args.agent]
+    began, task = time.time(), task_of(args, fold)
     labelled = len(load_dataset(args.dataset, "train", **task.dataset_kwargs))
     unseen = task.for_evaluation()
     venv = SamSegVecEnv.of(unseen, CHUNK)
     batch, episodes = venv.batch, targets(venv.batch)
-    players: dict[str, Player] = {"random": random_player(args.seed), "one centre click": centre_player}
-    if batch.segmenter.learned_boxes:
-        players["box around the truth"] = truth_box_player
-    players["oracle"] = oracle_player
-    if unseen.clip is not None:
-        players["CLIP points"] = clip_points_player
-    if budget is not None:
-        model = train_agent(task, "implicit" if args.clip is None else "explicit", budget, args.seed)
-        attach_recalibration(model, venv)
-        players["agent"] = agent_player(model)
-    fitted = rivals_of(RIVALS, unseen, task, batch, episodes)
-    rows = all_rows(players, "agent", fitted.rivals, "agent" in players, batch, episodes)
-    if budget is not None:
-        draw_films(args.out / f"films{'' if fold is None else fold}.png", unseen, model, rows["agent"].scores["dice"][:, -1])
+    box: dict[str, Player] = {"box around the truth": truth_box_player} if batch.segmenter.learned_boxes else {}
+    seers: dict[str, Player] = {"one centre click": centre_player, **box, "oracle": oracle_player}
+    players, model = players_of(venv, task, "implicit" if args.clip is None else "explicit", args.agent, args.seed, seers)
+    rows, left_out = judged(players, batch, task, episodes)
+    if model is not None:
+        alone = SamSegVecEnv.of(unseen, 1)
+        attach_recalibration(model, alone)
+        path = args.out / f"films{'' if fold is None else fold}.png"
+        draw_films(alone.batch, model, episodes, rows["agent"].scores["dice"][:, -1], path)
     return {
         "labelled": labelled,
         "targets": len(episodes),
         "rows": {name: {m: row.scores[m].tolist() for m in ("dice", "iou")} for name, row in rows.items()},
-        "left out": dict(fitted.left_out),
+        "left out": left_out,
         "models": {"segmenter": batch.segmenter.fingerprint},
         "seconds": time.time() - began,
     }
-
-
-def draw_films(path: Path, unseen: Task, model: Any, dice: np.ndarray[Any, Any]) -> None:  # noqa: ANN401
-    """The agent's best, typical and worst target, click by click."""
-    venv = SamSegVecEnv.of(unseen, 1)
-    attach_recalibration(model, venv)
-    order, pairs = np.argsort(dice), targets(venv.batch)
-    places = {"good": order[-1], "typical": order[len(order) // 2], "failed": order[0]}
-    save_picture(stack([strip(venv.batch, model, pairs[int(k)], name) for name, k in places.items()]), path)
 
 
 def table(folds: Sequence[dict[str, Any]], seed: int = 0) -> str:
@@ -137,16 +112,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     th.set_num_threads(1)
-    identity = json.loads(json.dumps({k: v for k, v in vars(args).items() if k not in ("out", "device")}))  # as it is read
+    identity = {k: v for k, v in vars(args).items() if k not in ("out", "device")}
     found = []
     for fold in range(args.folds) if args.folds else [None]:
         path = args.out / f"fold{'' if fold is None else fold}.json"
-        if not path.is_file():
-            write_json(path, {"identity": identity, **run(args, fold)})
-        stored = json.loads(path.read_text())
-        if stored["identity"] != identity:
-            raise SystemExit(f"{path} was made with other options ({stored['identity']}): give another --out")
-        found.append(stored)
+        found.append(kept(path, identity, partial(run, args, fold)))
         write_text(args.out / "photographs.md", table(found))
     print(table(found))
     print(f"Written to {args.out}: photographs.md, films*.png, and each fold's numbers")

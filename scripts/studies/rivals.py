@@ -8,7 +8,6 @@ All rows are judged on the same unseen images. A run that was stopped goes on wh
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from kept import kept
 
 from alignsam_sb3.ablation import TASKS
 from alignsam_sb3.callbacks import RecalibrationCallback, WarmStartCallback
@@ -25,6 +26,7 @@ from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.evaluation import (
     CHUNK,
     Player,
+    Row,
     agent_player,
     all_rows,
     centre_player,
@@ -35,7 +37,7 @@ from alignsam_sb3.evaluation import (
     rivals_of,
 )
 from alignsam_sb3.evaluation.rivals import RIVALS
-from alignsam_sb3.files import write_json, write_text
+from alignsam_sb3.files import write_text
 from alignsam_sb3.policies import SamMaskablePPO, attach_recalibration
 from alignsam_sb3.task import Task
 
@@ -90,25 +92,47 @@ def train_agent(task: Task, branch: str, budget: dict[str, int], seed: int) -> S
     return model.learn(budget["ppo"], callback=lessons)
 
 
+def players_of(
+    venv: SamSegVecEnv, task: Task, branch: str, agent: str, seed: int, seers: dict[str, Player]
+) -> tuple[dict[str, Player], SamMaskablePPO | None]:
+    """Who plays unseen images, and the agent among them, if there is to be one.
+
+    :param venv: of the unseen images
+    :param task: of the labelled ones
+    :param agent: of :data:`BUDGETS`
+    :param seers: players who see the truth
+    """
+    players: dict[str, Player] = {"random": random_player(seed), **seers}
+    if venv.batch.task.clip is not None:
+        players["CLIP points"] = clip_points_player
+    budget = BUDGETS[agent]
+    if budget is None:
+        return players, None
+    model = train_agent(task, branch, budget, seed)
+    attach_recalibration(model, venv)
+    return players | {"agent": agent_player(model)}, model
+
+
+def judged(
+    players: dict[str, Player], batch: ClickBatch, task: Task, episodes: Sequence[tuple[int, int]]
+) -> tuple[dict[str, Row], dict[str, str]]:
+    """The rows of players and of rivals that learn from the labelled images, and why rivals are left out."""
+    fitted = rivals_of(RIVALS, batch.task, task, batch, episodes)
+    return all_rows(players, "agent", fitted.rivals, "agent" in players, batch, episodes), dict(fitted.left_out)
+
+
 def run(task: Task, unseen: Task, branch: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """All rows of one draw of labelled images: Dice and IoU after each click."""
-    began, budget = time.time(), BUDGETS[args.agent]
+    began = time.time()
     venv = SamSegVecEnv.of(unseen, min(CHUNK, args.episodes))
-    batch = venv.batch
-    players: dict[str, Player] = {"random": random_player(seed), "centre": centre_player, "oracle": oracle_player}
-    if unseen.clip is not None:
-        players["CLIP points"] = clip_points_player
-    if budget is not None:
-        model = train_agent(task, branch, budget, seed)
-        attach_recalibration(model, venv)
-        players["agent"] = agent_player(model)
+    seers = {"centre": centre_player, "oracle": oracle_player}
+    players, _ = players_of(venv, task, branch, args.agent, seed, seers)
     trained = time.time()
-    episodes = draw_episodes(batch.shared.images_by_category, args.episodes, np.random.default_rng(seed))
-    fitted = rivals_of(RIVALS, unseen, task, batch, episodes)
-    rows = all_rows(players, "agent", fitted.rivals, "agent" in players, batch, episodes)
+    episodes = draw_episodes(venv.batch.shared.images_by_category, args.episodes, np.random.default_rng(seed))
+    rows, left_out = judged(players, venv.batch, task, episodes)
     numbers = {name: {m: row.mean(m) for m in ("dice", "iou")} for name, row in rows.items()}
     seconds = {"agent": trained - began, "the rest": time.time() - trained}
-    return {"rows": numbers, "left out": dict(fitted.left_out), "images": task.dataset_kwargs, "seconds": seconds}
+    return {"rows": numbers, "left out": left_out, "images": task.dataset_kwargs, "seconds": seconds}
 
 
 def one(spec: str, labelled: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -116,19 +140,15 @@ def one(spec: str, labelled: int, seed: int, args: argparse.Namespace) -> dict[s
     identity = {name: getattr(args, name) for name in ("agent", "episodes", "clicks", "segmenter", "clip", "dataset_kwargs")}
     identity |= {"task": spec, "labelled": labelled, "seed": seed}
     path = args.out / f"{''.join(c if c.isalnum() else '-' for c in spec)}-{labelled}-{seed}.json"
-    if path.is_file():
-        stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["identity"] != identity:
-            raise SystemExit(f"{path} was made with other options ({stored['identity']}): give another --out")
-        return stored
-    try:
-        tasks = tasks_of(spec, labelled, seed, args)
-    except ValueError as error:
-        found = {"rows": {}, "left out": {"all": str(error)}}
-    else:
-        found = run(*tasks, seed, args)
-    write_json(path, {"identity": identity, **found})
-    return {"identity": identity, **found}
+
+    def make() -> dict[str, Any]:
+        try:
+            tasks = tasks_of(spec, labelled, seed, args)
+        except ValueError as error:
+            return {"rows": {}, "left out": {"all": str(error)}}
+        return run(*tasks, seed, args)
+
+    return kept(path, identity, make)
 
 
 def table(found: Sequence[dict[str, Any]], labelled: Sequence[int], metric: str = "dice") -> str:
