@@ -31,7 +31,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     :raises ValueError: it is damaged
     """
     try:
-        found: dict[str, Any] = th.load(path, weights_only=True)
+        found: dict[str, Any] = th.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises whatever it meets
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}): delete it, and the fit begins again"

@@ -18,8 +18,8 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from math import isqrt
 from pathlib import Path
 
@@ -27,10 +27,11 @@ import cv2
 import numpy as np
 import open_clip
 import torch as th
-from fitting import augment, draw_pool
+from fitting import augment, draw_pool, in_workers
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from PIL import Image
+from stable_baselines3.common.utils import get_device
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -157,6 +158,12 @@ class Batch:
             np.stack([[coverage(v[1], s.meant(t), grid) for s in said] for v, t in zip(views, things, strict=True)])
         )
 
+    def to(self, device: th.device) -> "Batch":
+        """Bring all tensors to a device."""
+        for name, values in vars(self).items():
+            setattr(self, name, values.to(device, non_blocking=True))
+        return self
+
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
@@ -193,6 +200,7 @@ class Helper(nn.Module):
         logits = self.name(10 * features).split(self.sizes, dim=-1)
         losses = []
         for x, y, weight in zip(logits, said, self.weights, strict=True):
+            weight = weight.to(x.device)
             counted = weight[y.clamp(min=0)][y != NOTHING].sum().clamp(min=1)
             losses.append(F.cross_entropy(x, y, weight, ignore_index=NOTHING, reduction="sum") / counted)
         return th.stack(losses).sum()
@@ -217,16 +225,17 @@ class Fit:
     """Model, optimizer and schedule with the checkpoint that they resume from."""
 
     def __init__(self, args: argparse.Namespace, clip: CLIP, config: TinyClipConfig, words: Words) -> None:
-        self.args, self.clip, self.config, self.words, self.path = args, clip, config, words, args.out / "checkpoint.pt"
-        self.described = {k: str(v) for k, v in sorted(vars(args).items()) if k not in ("out", "save_every")}
-        self.helper = Helper(config.embed_dim)
+        self.args, self.config, self.words, self.path = args, config, words, args.out / "checkpoint.pt"
+        self.device = get_device(args.device)
+        self.clip, self.helper = clip.to(self.device), Helper(config.embed_dim).to(self.device)
+        self.described = {k: str(v) for k, v in sorted(vars(args).items()) if k not in ("out", "save_every", "device")}
         both = [*clip.parameters(), *self.helper.parameters()]
         decayed, plain = [p for p in both if p.ndim >= 2], [p for p in both if p.ndim < 2]
         self.optimizer = th.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98)
         )
         self.schedule = cosine_schedule(self.optimizer, args.steps, warmup=300)
-        self.mean, self.std = (th.tensor(v).reshape(3, 1, 1) * 255 for v in (PIXEL_MEAN, PIXEL_STD))
+        self.mean, self.std = (255 * th.tensor(v, device=self.device).reshape(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
         self.step, self.spent, self.began = 0, 0.0, time.time()
         if self.path.exists():
             state = read_checkpoint(self.path)
@@ -273,12 +282,9 @@ class Fit:
         self.began = time.time()
         bar = tqdm(total=self.args.steps, initial=self.step, mininterval=10)
         try:
-            batches = ThreadPoolExecutor(1)
-            coming = batches.submit(self.draw, pool, self.step)
-            while self.step < self.args.steps:
-                batch, coming = coming.result(), batches.submit(self.draw, pool, self.step + 1)
+            for batch in in_workers(partial(self.draw, pool), range(self.step, self.args.steps)):
                 with uninterrupted():
-                    losses = self.take_step(batch)
+                    losses = self.take_step(batch.to(self.device))
                     self.step += 1
                 names = ("presence", "places", "naming", "objects")
                 bar.set_postfix({n: f"{x:.3f}" for n, x in zip(names, losses, strict=True)}, refresh=False)
@@ -301,7 +307,7 @@ class Fit:
         """One update; the losses of presence, places, names and objects."""
         args = self.args
         self.clip.train()
-        with th.autocast("cpu", th.bfloat16, enabled=args.bf16):
+        with th.autocast(self.device.type, th.bfloat16, enabled=args.bf16):
             tokens, _ = surgery_tokens(self.clip.visual, (batch.images - self.mean) / self.std, self.config.n_dual)
             texts = self.clip.encode_text(batch.tokens)
         tokens, texts = F.normalize(tokens.float(), dim=-1), F.normalize(texts.float(), dim=-1)
@@ -346,6 +352,7 @@ def main() -> None:
         "--image-size", type=int, default=TinyClipConfig().image_size, help="side of the CLIP's input in pixels"
     )
     parser.add_argument("--bf16", action="store_true", help="bfloat16 where allowed: faster on processors that multiply it")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or the best there is")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_clip"))
     args = parser.parse_args()
@@ -354,7 +361,8 @@ def main() -> None:
     config = TinyClipConfig(image_size=args.image_size)
     words = Words(config.context_length)
     clip = build_tiny_clip(config, vocab_size=len(words.ids))
-    clip.visual.conv1[0].load_state_dict(load_tiny_sam().image_encoder.state_dict())
+    stem, encoder = clip.visual.conv1[0], load_tiny_sam().image_encoder.state_dict()
+    stem.load_state_dict({name: encoder[name] for name in stem.state_dict()})  # all but its finer levels
     nn.init.normal_(clip.visual.positional_embedding, std=0.02)
     print(f"{sum(p.numel() for p in clip.parameters()) / 1e6:.2f} M parameters, {len(words.ids)} tokens")
     fit = Fit(args, clip, config, words)

@@ -9,7 +9,9 @@ The same command goes on from the last checkpoint in ``--out``. Measure what it 
 
 import argparse
 import math
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from composites import Drawn, draw_composite, photographs
 from fitting import augment, draw_pool
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
+from stable_baselines3.common.utils import get_device
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -96,8 +99,9 @@ def decode(
     fed: th.Tensor | None,
 ) -> tuple[th.Tensor, th.Tensor]:
     """All four mask tokens for every target, with gradients: logits (B, 4, S, S) and predicted IoU (B, 4)."""
-    coords = th.tensor([[c[0] for c in row] for row in clicks], dtype=th.float32)
-    labels = th.tensor([[c[1] for c in row] for row in clicks])
+    device = features["embeddings"].device
+    coords = th.tensor([[c[0] for c in row] for row in clicks], dtype=th.float32, device=device)
+    labels = th.tensor([[c[1] for c in row] for row in clicks], device=device)
     points = (coords, labels) if labels.numel() else None
     masks = None if fed is None else F.avg_pool2d(fed[:, None], 2)
     sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
@@ -134,32 +138,39 @@ def pick(logits: th.Tensor, iou: th.Tensor) -> th.Tensor:
 
 
 def train_step(
-    sam: Sam, images: th.Tensor, truths: NDArray[np.bool_], owner: th.Tensor, rng: np.random.Generator, rounds: int
+    sam: Sam,
+    images: th.Tensor,
+    truths: NDArray[np.bool_],
+    owner: th.Tensor,
+    rng: np.random.Generator,
+    rounds: int,
+    threads: ThreadPoolExecutor,
 ) -> float:
     """One step: the first click and one random later round carry gradients, those between only move the episode on."""
     seen = sam.image_encoder.features((images - sam.pixel_mean) / sam.pixel_std)
     features = {name: x[owner] for name, x in seen.items()}
-    truth = th.from_numpy(truths).float()
+    truth = th.from_numpy(truths).to(images.device).float()
     last = int(rng.integers(2, rounds + 1))
     graded = {0, last - 1}
     boxes = None
     if rng.random() < BOXES:
-        boxes = th.tensor(np.stack([draw_box(rng, target) for target in truths]), dtype=th.float32)
+        boxes = th.tensor(np.stack([draw_box(rng, target) for target in truths]), dtype=th.float32, device=images.device)
     clicks: list[list[tuple[tuple[int, int], int]]] = [[] for _ in truths]
     fed: th.Tensor | None = None
     predicted: list[NDArray[np.bool_] | None] = [None] * len(truths)
     losses = []
     for turn in range(last):
-        for row, target, seen in zip(clicks, truths, predicted, strict=True):
-            if turn or boxes is None:
-                row.append(draw_click(rng, target, seen))
+        if turn or boxes is None:
+            drawn = threads.map(draw_click, rng.spawn(len(truths)), truths, predicted)
+            for row, click in zip(clicks, drawn, strict=True):
+                row.append(click)
         with th.set_grad_enabled(turn in graded):
             logits, iou = decode(sam, features, clicks, boxes, fed)
         if turn in graded:
             losses.append(round_loss(logits, iou, truth, first=turn == 0 and boxes is None))
         fed = pick(logits, iou)
         if turn + 1 < last:
-            predicted = list((fed > 0).numpy())
+            predicted = list((fed > 0).cpu().numpy())
     total = th.stack(losses).sum()
     total.backward()
     return float(total.detach())
@@ -169,7 +180,8 @@ class Fit:
     """Model, optimizer and schedule with the checkpoint that they resume from."""
 
     def __init__(self, args: argparse.Namespace, sam: Sam) -> None:
-        self.args, self.sam, self.path = args, sam, args.out / "checkpoint.pt"
+        self.args, self.device, self.path = args, get_device(args.device), args.out / "checkpoint.pt"
+        self.sam, self.threads = sam.to(self.device), ThreadPoolExecutor(os.cpu_count())
         self.optimizer = th.optim.AdamW(sam.parameters(), lr=args.lr, weight_decay=0.01)
         self.schedule = cosine_schedule(self.optimizer, args.steps, warmup=200)
         self.step, self.spent, self.began = 0, 0.0, time.time()
@@ -219,11 +231,11 @@ class Fit:
         args, rng = self.args, np.random.default_rng([self.args.seed, self.step])
         rows = [(*augment(rng, images[i], labels[i]), shapes[i]) for i in rng.integers(len(images), size=args.batch)]
         truths = np.stack([draw_target(rng, row[1], row[2]) for row in rows for _ in range(args.targets)])
-        batch = th.from_numpy(np.stack([r[0] for r in rows])).permute(0, 3, 1, 2).float()
-        owner = th.arange(args.batch).repeat_interleave(args.targets)
+        batch = th.from_numpy(np.stack([r[0] for r in rows])).permute(0, 3, 1, 2).to(self.device).float()
+        owner = th.arange(args.batch, device=self.device).repeat_interleave(args.targets)
         self.sam.train()
         self.optimizer.zero_grad()
-        loss = train_step(self.sam, batch, truths, owner, rng, args.rounds)
+        loss = train_step(self.sam, batch, truths, owner, rng, args.rounds, self.threads)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss} at step {self.step}: lower --lr; the checkpoint is untouched")
         th.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
@@ -245,6 +257,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="tiny_sam.safetensors of an earlier fit to start from")
     parser.add_argument("--photos", help="a data set of photographs with masks, of whose training split composites are made")
     parser.add_argument("--share", type=float, default=0.4, help="of composites among the scenes")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or the best there is")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/tiny_sam"))
     args = parser.parse_args()
