@@ -14,6 +14,14 @@ def as_array(values: ArrayLike) -> NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, th.Tensor) else np.asarray(values)
 
 
+def on_device(values: ArrayLike, device: th.device) -> th.Tensor:
+    """A tensor on a device; the host does not wait until a card has copied it."""
+    tensor = values if isinstance(values, th.Tensor) else th.from_numpy(np.ascontiguousarray(values))
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def as_mask(values: ArrayLike) -> NDArray[np.bool_]:
     """A mask (H, W) bool; numbers may be 0 and 1 only.
 

@@ -1,4 +1,4 @@
-"""Compiling what runs over and over with few shapes."""
+"""Compiling what runs over and over with few shapes, and computing it in half precision."""
 
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -31,3 +31,17 @@ class compiled_for_shapes(Generic[Arguments, Result]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.function,)
+
+
+class in_bfloat16(Generic[Arguments]):
+    """A function that computes in bfloat16 where PyTorch's autocast allows it, and gives float32.
+
+    :param device_type: on which it computes, as ``"cuda"``
+    """
+
+    def __init__(self, function: Callable[Arguments, th.Tensor], device_type: str) -> None:
+        self.function, self.device_type = function, device_type
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> th.Tensor:
+        with th.autocast(self.device_type, th.bfloat16):
+            return self.function(*args, **kwargs).float()

@@ -7,6 +7,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.features import FeatureBank
 from alignsam_sb3.frame import Frame
 from alignsam_sb3.names import nearest
@@ -64,32 +65,32 @@ class DeviceBank:
     def _type(name: str) -> th.dtype:
         return th.uint8 if name == "image" else th.float16
 
-    def gather(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, th.Tensor]:
+    def gather(
+        self, rows: NDArray[np.int64], names: Sequence[str] | None = None, widen: bool = True
+    ) -> dict[str, th.Tensor]:
         """Arrays of some rows on the device, each (K, ...): ``image`` uint8, all others float32.
 
         :param names: which; by default all
+        :param widen: make float32 of what is kept in half precision
         :raises UnreadableImageError: an image that was never asked for before cannot be read
         """
         wanted = list(self.shapes) if names is None else list(names)
         if not self.resident:
-            return {name: self._to_device(values) for name, values in self._read(rows, wanted).items()}
-        self._load(rows)
-        at = th.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-        return {name: _widened(self._tensors[name].index_select(0, at)) for name in wanted}
+            found = {name: on_device(values, self.device) for name, values in self._read(rows, wanted).items()}
+        else:
+            self._load(rows)
+            at = on_device(rows, self.device) if wanted else None
+            found = {name: self._tensors[name].index_select(0, at) for name in wanted}
+        return {name: _widened(values) for name, values in found.items()} if widen else found
 
     def _load(self, rows: NDArray[np.int64]) -> None:
         missing = np.unique(rows[~self._loaded[rows]])
         if not len(missing):
             return
-        at = th.from_numpy(missing).to(self.device)
+        at = on_device(missing, self.device)
         for name, values in self._read(missing, list(self._tensors)).items():
-            self._tensors[name][at] = values.to(self.device)
+            self._tensors[name][at] = on_device(values, self.device)
         self._loaded[missing] = True
-
-    def _to_device(self, values: th.Tensor) -> th.Tensor:
-        if self.device.type == "cuda":
-            values = values.pin_memory()
-        return _widened(values.to(self.device, non_blocking=True))
 
     def _read(self, rows: NDArray[np.int64], names: Sequence[str]) -> dict[str, th.Tensor]:
         """Rows of some arrays on the host, as they are kept."""

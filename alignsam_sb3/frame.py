@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
+from alignsam_sb3.arrays import on_device
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 PADDING = -1.0
@@ -54,7 +56,7 @@ class Frame:
 
     def to_frame(self, coords: th.Tensor, sizes: NDArray[np.int64]) -> th.Tensor:
         """Points (B, N, 2) as (x, y) in pixels of their images to pixels of the frame, float32."""
-        scale = th.as_tensor(self.scales(sizes).copy(), device=coords.device)
+        scale = on_device(self.scales(sizes), coords.device)
         return (coords.double() * scale[:, None]).float()
 
     def reaches(self, size: Size) -> tuple[float, float]:

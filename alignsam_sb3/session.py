@@ -6,6 +6,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.segmenters import PromptableSegmenter, Prompts
 from alignsam_sb3.segmenters.base import pooled
@@ -48,13 +49,14 @@ class ClickSessions:
         self.features = {k: th.zeros((n, *shape), device=device) for k, shape in segmenter.feature_shapes.items()}
         self.logits = th.zeros((n, side, side), device=device)
         self.iou = th.zeros(n, device=device)
+        self._predicted = self.iou, self.iou.cpu().numpy()
         self._past: list[list[tuple[int, bool, NDArray[np.float32], th.Tensor, th.Tensor]]] = [[] for _ in range(n)]
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def _at(self, which: Rows) -> th.Tensor:
-        return th.from_numpy(np.ascontiguousarray(which)).to(self.logits.device)
+        return on_device(which, self.logits.device)
 
     def start(self, which: Rows, features: Mapping[str, th.Tensor], sizes: NDArray[np.int64]) -> None:
         """Begin anew with other images. Tensors handed out before stay as they are: new ones take their place.
@@ -175,6 +177,13 @@ class ClickSessions:
         return [((int(x), int(y)), int(label)) for (x, y), label in pairs]
 
     @property
+    def iou_predicted(self) -> NDArray[np.float32]:
+        """The same as ``iou`` (N,) on the host, copied there once for each answer."""
+        if self._predicted[0] is not self.iou:
+            self._predicted = self.iou, self.iou.cpu().numpy()
+        return self._predicted[1]
+
+    @property
     def probabilities(self) -> th.Tensor:
         """(N, 4h, 4w) in the frame: the mask's probability, 0.5 everywhere before the first answer."""
         return pooled(self.logits.sigmoid(), 4 * self.segmenter.embedding_shape[1])
@@ -194,7 +203,7 @@ def in_images(segmenter: PromptableSegmenter, maps: th.Tensor, sizes: NDArray[np
     out: list[th.Tensor] = [th.empty(0)] * len(sizes)
     for size in {tuple(s) for s in sizes.tolist()}:
         places = np.flatnonzero((sizes == size).all(1))
-        full = segmenter.postprocess(maps[th.from_numpy(places).to(maps.device)], size)
+        full = segmenter.postprocess(maps[on_device(places, maps.device)], size)
         for place, one in zip(places, full, strict=True):
             out[int(place)] = one
     return out

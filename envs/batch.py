@@ -15,6 +15,7 @@ from alignsam_sb3.envs.scenes import Judge, Scenes, Target
 from alignsam_sb3.envs.shared import Shared, described, open_shared
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.boxes import Box, map_box, truth_box
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.datasets import Sample, UnreadableImageError, draw_episode
@@ -266,7 +267,7 @@ class ClickBatch(ClickEpisodes):
         """Measure the masks of some episodes: 0 before the first answer, NaN where there is no truth."""
         if not len(which):
             return
-        at = th.from_numpy(which).to(self.sessions.logits.device)
+        at = on_device(which, self.sessions.logits.device)
         logits = self.sessions.logits[at]
         answered = self.sessions.answered[which]
         if self.labelled:
@@ -305,7 +306,7 @@ class ClickBatch(ClickEpisodes):
                 "dice": float(self.dice[i]),
                 "best_dice": float(self.best_dice[i]),
                 "iou": float(self.iou[i]),
-                "iou_predicted": float(self.sessions.iou[i]),
+                "iou_predicted": float(self.sessions.iou_predicted[i]),
             }
         )
 

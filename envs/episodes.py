@@ -10,6 +10,7 @@ from alignsam_sb3.envs.labels import pair_of_map, restrict
 from alignsam_sb3.envs.spaces import observation_space
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.boxes import Box
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.frame import CellGrid
@@ -92,7 +93,7 @@ class ClickEpisodes:
             size = (int(height), int(width))
             self._on_image[i], self._centres[i] = self.grid.on_image(size), self.grid.centres(size)
         self.categories[which], self.num_steps[which], self._used[which] = categories, 0, 0
-        self.foreground = self.foreground.index_fill(0, th.from_numpy(which).to(self.foreground.device), 0.5)
+        self.foreground = self.foreground.index_fill(0, on_device(which, self.foreground.device), 0.5)
 
     def draw_boxes(self, which: Rows, boxes: Sequence[Box | None]) -> Rows:
         """Give some episodes a first box; (K,) those that have one."""
@@ -173,10 +174,10 @@ class ClickEpisodes:
     def _values(self) -> dict[str, th.Tensor]:
         device = self.sessions.logits.device
         values = {
-            "target_category": th.from_numpy(self.categories.copy()).to(device),
+            "target_category": on_device(self.categories.copy(), device),
             "sam_image_embeddings": self.sessions.features["embeddings"],
             "sam_pred_mask_prob": self.sessions.probabilities,
-            "num_steps": th.from_numpy(self.num_steps).to(device, th.float32)[:, None],
+            "num_steps": on_device(self.num_steps.astype(np.float32)[:, None], device),
         }
         return values | self._constants
 
@@ -184,7 +185,7 @@ class ClickEpisodes:
         """What agents see, (N, ...) tensors on the segmenter's device; none of them is ever written to afterwards."""
         values = self._values()
         values["foreground_map"] = self.foreground
-        values["action_mask"] = th.from_numpy(self.action_mask).to(self.sessions.logits.device)
+        values["action_mask"] = on_device(self.action_mask, self.sessions.logits.device)
         return {name: values[name] for name in self._names}
 
     def size(self, i: int) -> tuple[int, int]:
@@ -197,4 +198,4 @@ def replaced(old: th.Tensor | None, which: Rows, new: th.Tensor, n: int) -> th.T
     """A new tensor (n, ...) with other rows at ``which``; the old one stays as it is."""
     if old is None:
         old = th.zeros((n, *new.shape[1:]), dtype=new.dtype, device=new.device)
-    return old.index_copy(0, th.from_numpy(which).to(old.device), new)
+    return old.index_copy(0, on_device(which, old.device), new)

@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.datasets import Sample
 from alignsam_sb3.frame import CellGrid, Frame, Size
 
@@ -92,9 +93,9 @@ class Judge:
 
     def note(self, which: NDArray[np.int64], targets: list[Target]) -> None:
         """Take the truths of new episodes."""
-        at = th.from_numpy(which).to(self.device)
-        self.share[at] = th.from_numpy(np.stack([t.share for t in targets])).to(self.device)
-        self.known[at] = th.from_numpy(np.stack([t.known for t in targets])).to(self.device)
+        at = on_device(which, self.device)
+        self.share[at] = on_device(np.stack([t.share for t in targets]), self.device)
+        self.known[at] = on_device(np.stack([t.known for t in targets]), self.device)
 
     def masks(self, logits: th.Tensor) -> th.Tensor:
         """Masks (K, g, g) bool of logits (K, m, m)."""
@@ -106,7 +107,7 @@ class Judge:
     @th.no_grad()
     def dice_and_iou(self, which: NDArray[np.int64], logits: th.Tensor) -> NDArray[np.float64]:
         """(K, 2) of some episodes' masks (K, m, m); 1 where mask and truth are both empty."""
-        at = th.from_numpy(which).to(self.device)
+        at = on_device(which, self.device)
         truths = th.stack([self.share[at], self.known[at]], dim=1).flatten(2).float()  # (K, 2, g x g)
         mask = self.masks(logits).flatten(1).float()
         counted = th.cat([(truths @ mask[..., None])[..., 0], truths[:, :1].sum(2)], dim=1)

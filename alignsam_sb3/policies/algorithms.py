@@ -24,7 +24,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from alignsam_sb3.compiling import compiled_for_shapes
+from alignsam_sb3.compiling import compiled_for_shapes, in_bfloat16
 from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import write_bytes
 from alignsam_sb3.policies import distributed
@@ -64,7 +64,7 @@ class _SamAlgorithm(OnPolicyAlgorithm):
             self.rollout_buffer.reset()
         extractor = getattr(self.policy, "features_extractor", None)
         if self.device.type == "cuda" and isinstance(extractor, CellExtractor):
-            extractor.forward = compiled_for_shapes(extractor.forward)
+            extractor.forward = compiled_for_shapes(in_bfloat16(extractor.forward, "cuda"))
         if self.env is not None:
             attach_recalibration(self, self.env)
         if distributed.world() > 1:

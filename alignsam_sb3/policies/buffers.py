@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
 from stable_baselines3.common.buffers import DictRolloutBuffer
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.features import EPISODE_CONSTANTS
 from alignsam_sb3.policies.distributed import standardised
 
@@ -17,7 +18,7 @@ from alignsam_sb3.policies.distributed import standardised
 class Bank(Protocol):
     """Gathers arrays by row on a device."""
 
-    def gather(self, rows: NDArray[np.int64], names: list[str]) -> dict[str, th.Tensor]: ...
+    def gather(self, rows: NDArray[np.int64], names: list[str], widen: bool) -> dict[str, th.Tensor]: ...
 
 
 class _EpisodeConstants(DictRolloutBuffer):
@@ -88,16 +89,20 @@ class _EpisodeConstants(DictRolloutBuffer):
             self._kept = {key: [] for key in self._kept}
         return super().get(batch_size)
 
+    def to_torch(self, array: NDArray[Any], copy: bool = True) -> th.Tensor:
+        return on_device(array, self.device)  # of parts of the buffer, which are copies
+
     def _get_samples(self, batch_inds: NDArray[Any], env: Any = None) -> Any:  # noqa: ANN401
         with self._without_observations():
             samples = super()._get_samples(batch_inds, env)
-        at, rows = th.as_tensor(batch_inds, device=self.device), self._flat_rows[batch_inds]
+        at, rows = self.to_torch(batch_inds), self._flat_rows[batch_inds]
         samples.observations.update({key: values[at] for key, values in self.observations.items()})
         if self._bank is not None:
-            found = self._bank.gather(rows, [EPISODE_CONSTANTS[key] for key in self._constants])
+            widen = self.device.type != "cuda"  # where a policy computes in half precision, as on a card
+            found = self._bank.gather(rows, [EPISODE_CONSTANTS[key] for key in self._constants], widen)
             constants = {key: found[EPISODE_CONSTANTS[key]].to(self.device) for key in self._constants}
         else:
-            slots = th.as_tensor(rows, device=self.device)
+            slots = self.to_torch(rows)
             constants = {key: values[slots] for key, values in self._on_device.items()}
         samples.observations.update(constants)
         return samples._replace(advantages=standardised(samples.advantages)) if self.standardise else samples
@@ -118,4 +123,8 @@ class EpisodeRolloutBuffer(_EpisodeConstants):
 
 
 class EpisodeMaskableRolloutBuffer(_EpisodeConstants, MaskableDictRolloutBuffer):  # type: ignore[misc]
-    """For MaskablePPO; bit-equal to ``MaskableDictRolloutBuffer``."""
+    """For MaskablePPO; bit-equal to ``MaskableDictRolloutBuffer``, but that masks are bool and take a quarter."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.action_masks = self.action_masks.astype(bool)

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
@@ -14,6 +15,8 @@ from alignsam_sb3.policies.cells import CellExtractor, pass_cells_through
 from alignsam_sb3.policies.explicit import ExplicitExtractor
 from alignsam_sb3.policies.implicit import ImplicitExtractor
 from alignsam_sb3.recalibration import Recalibration
+
+_EMBEDDING = "sam_image_embeddings"
 
 
 class _CarriesExtractor:
@@ -52,6 +55,20 @@ class _CarriesExtractor:
         """Observations (B, ...) without those that the extractor does not need: pictures would be made floats for nobody."""
         needs = self.needs
         return {key: obs[key] for key in needs} if isinstance(obs, dict) and needs is not None else obs
+
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
+        """As the stock policy does, but that an embedding in half precision reaches the extractor as it is."""
+        features: th.Tensor | tuple[th.Tensor, th.Tensor]
+        embedding = obs.get(_EMBEDDING) if isinstance(obs, dict) else None
+        if embedding is None or embedding.dtype != th.float16 or not self.share_features_extractor:  # type: ignore[attr-defined]
+            features = super().extract_features(obs, features_extractor)  # type: ignore[misc]
+            return features
+        others = {key: value for key, value in obs.items() if key != _EMBEDDING}  # type: ignore[union-attr]
+        rest = preprocess_obs(others, self.observation_space, self.normalize_images)  # type: ignore[attr-defined]
+        features = self.features_extractor({**rest, _EMBEDDING: embedding})  # type: ignore[attr-defined, dict-item]
+        return features
 
     def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:  # noqa: ANN401
         out: tuple[th.Tensor, th.Tensor, th.Tensor] = super().forward(self.looked_at(obs), *args, **kwargs)  # type: ignore[misc]

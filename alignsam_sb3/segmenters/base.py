@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.frame import Frame, Size
 
 Features = Mapping[str, th.Tensor]
@@ -251,14 +252,14 @@ class PromptableSegmenter(ABC):
             at = th.from_numpy(rows)
 
             def take(x: th.Tensor, at: th.Tensor = at, everything: bool = everything) -> th.Tensor:
-                return (x if everything else x[at.to(x.device)]).to(self.device)
+                return on_device(x if everything else x[on_device(at, x.device)], self.device)
 
             count, first = int(prompts.counts[rows[0]]), rows[0]
             sizes = prompts.sizes[rows]
             coords = self.frame.to_frame(take(prompts.point_coords[:, :count]), sizes) if count else None
             corners = None
             if prompts.boxes is not None and prompts.boxed[first]:
-                corners = self.frame.to_frame(th.from_numpy(prompts.boxes[rows]).to(self.device).reshape(-1, 2, 2), sizes)
+                corners = self.frame.to_frame(on_device(prompts.boxes[rows], self.device).reshape(-1, 2, 2), sizes)
             fed = prompts.mask_inputs is not None and (prompts.fed is None or bool(prompts.fed[first]))
             masks = take(prompts.mask_inputs).float() if fed and prompts.mask_inputs is not None else None
             labels = take(prompts.point_labels[:, :count]) if count else None
@@ -285,5 +286,5 @@ def _in_order(parts: list[MaskPrediction], groups: list[NDArray[np.int64]]) -> M
     if len(parts) == 1:
         return parts[0]
     logits, iou = th.cat([p.logits for p in parts]), th.cat([p.iou for p in parts])
-    back = th.from_numpy(np.argsort(np.concatenate(groups))).to(logits.device)
+    back = on_device(np.argsort(np.concatenate(groups)), logits.device)
     return MaskPrediction(logits[back], iou[back])

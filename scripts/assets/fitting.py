@@ -37,10 +37,8 @@ class _Steps(Dataset[Drawn]):
 def in_workers(draw: Callable[[int], Drawn], steps: Sequence[int]) -> Iterator[Drawn]:
     """``draw(step)`` for each step, in order, drawn ahead by processes on all cores but one."""
     workers = max(1, mp.cpu_count() - 1)
-    loader = DataLoader(
-        _Steps(draw), batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context="fork", worker_init_fn=_ignore
-    )
-    yield from loader
+    how = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": _ignore}
+    yield from DataLoader(_Steps(draw), batch_size=None, sampler=steps, **how)
 
 
 def augment(
