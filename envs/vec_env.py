@@ -173,7 +173,7 @@ _BATCHED: dict[str, Callable[..., Sequence[Any]]] = {
     "fill": lambda batch: [batch.shared.fill()] * batch.n,
     "action_masks": lambda batch: list(batch.action_mask.astype(bool)),
     "oracle_action": lambda batch: [batch.oracle_action(i) for i in range(batch.n)],
-    "oracle_preference": lambda batch, *enough: [batch.oracle_preference(i, *enough) for i in range(batch.n)],
+    "oracle_preference": lambda batch, enough=1.0: [batch.oracle_preference(i, enough) for i in range(batch.n)],
     "truth_on_grid": ClickBatch.truth_on_grid,
     "use_recalibration": _use_recalibration,
 }

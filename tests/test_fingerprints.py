@@ -14,7 +14,7 @@ from alignsam_sb3.segmenters.tiny import ASSET as SAM
 from alignsam_sb3.semantics import LanguagePrior, load_clip
 from alignsam_sb3.semantics.tiny import ASSET as CLIP
 
-TINY_SAM, TINY_CLIP = "tiny-61e1891b1944334c", "clip-8c994c628b221c3a"
+TINY_SAM, TINY_CLIP = "tiny-61e1891b1944334c", "clip-b85f5fb0b382397c"
 
 
 def test_the_embedded_models_have_the_same_fingerprints_everywhere():

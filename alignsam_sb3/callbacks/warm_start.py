@@ -26,6 +26,7 @@ class WarmStartCallback(StageCallback):
     :param weight_decay: of AdamW; without it the policy learns the training images by heart
     :param own: share of the steps that the policy itself takes
     :param enough: Dice from which on the oracle is done, where the task offers that; with 1 it goes on to the last click
+    :raises ValueError: ``enough`` is no Dice
     """
 
     stage = "warm start"
@@ -39,6 +40,8 @@ class WarmStartCallback(StageCallback):
         enough: float = 1.0,
     ) -> None:
         super().__init__(steps)
+        if not 0 <= enough <= 1:
+            raise ValueError(f"enough is a Dice, from 0 to 1 (1: go on to the last click), got {enough}")
         self.learning_rate, self.weight_decay, self.own, self.enough = learning_rate, weight_decay, own, enough
 
     def _on_training_start(self) -> None:

@@ -39,6 +39,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "n_epochs": (1, 1_000),
     "gamma": (0, 1),
     "gae_lambda": (0, 1),
+    "click_cost": (0, 1),
     "stats_window_size": (1, 100_000),
     "seed": (0, 2**32 - 1),
 }

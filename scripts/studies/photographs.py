@@ -23,7 +23,8 @@ from filmstrips import draw_films
 from kept import kept
 from rivals import BUDGETS, judged, players_of
 
-from alignsam_sb3.datasets import load_dataset
+from alignsam_sb3.arguments import positive_int
+from alignsam_sb3.datasets import UnreadableImageError, load_dataset
 from alignsam_sb3.datasets.options import add_dataset_kwargs
 from alignsam_sb3.evaluation import CHUNK, Player, centre_player, oracle_player
 from alignsam_sb3.evaluation.players import truth_box_player
@@ -39,12 +40,22 @@ def task_of(args: argparse.Namespace, fold: int | None) -> Task:
         chosen["categories"] = args.categories
     options: dict[str, Any] = {"segmenter": args.segmenter, "clip": args.clip, "patches": 16, "max_steps": args.clicks}
     srm = {"labels": "srm", "srm": True} if args.agent != "none" else {}
-    return Task.from_kwargs(dataset=args.dataset, dataset_kwargs=chosen, device=args.device, **options, **srm)
+    options |= {"device": args.device, "on_error": "skip"}
+    return Task.from_kwargs(dataset=args.dataset, dataset_kwargs=chosen, **options, **srm)
 
 
 def targets(batch: ClickBatch) -> list[tuple[int, int]]:
-    """Every image with every category that it shows, once."""
-    return [(int(row), category) for category, rows in enumerate(batch.shared.images_by_category) for row in rows]
+    """Every image that can be read with every category that it shows, once."""
+    found: list[tuple[int, int]] = []
+    for category, rows in enumerate(batch.shared.images_by_category):
+        for row in rows:
+            try:
+                batch.shared.sample(int(row))
+            except UnreadableImageError as error:
+                print(f"left out: {error}")
+            else:
+                found.append((int(row), category))
+    return found
 
 
 def run(args: argparse.Namespace, fold: int | None) -> dict[str, Any]:
@@ -100,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, metavar="SPEC")
     parser.add_argument("--categories", nargs="+", help="only these")
-    parser.add_argument("--folds", type=int, help="hold out each image once, in so many parts")
+    parser.add_argument("--folds", type=positive_int, help="hold out each image once, in so many parts")
     parser.add_argument("--segmenter", default="tiny")
     parser.add_argument("--clip", help="the language prior, where it knows the categories by name")
     parser.add_argument("--agent", choices=BUDGETS, default="quick", help="how long it is trained in each fold")
@@ -119,7 +130,8 @@ def main() -> None:
         found.append(kept(path, identity, partial(run, args, fold)))
         write_text(args.out / "photographs.md", table(found))
     print(table(found))
-    print(f"Written to {args.out}: photographs.md, films*.png, and each fold's numbers")
+    films = "" if args.agent == "none" else "films*.png, "
+    print(f"Written to {args.out}: photographs.md, {films}and each fold's numbers")
 
 
 if __name__ == "__main__":

@@ -45,3 +45,8 @@ def agreement(model, make_env):
         x, y = env.batch.grid.centres(env.batch.size(0))[env.batch.actions.cells(action)[0]]
         hits.append(bool(env.batch.actions.labels(action)[0] and env.target[y, x]))
     return np.mean(hits)
+
+
+def test_what_is_enough_is_a_dice():
+    with pytest.raises(ValueError, match=r"from 0 to 1 .* got 90"):
+        WarmStartCallback(enough=90)

@@ -197,6 +197,8 @@ def test_what_stable_baselines_asks_is_answered(make_env):
     assert venv.env_is_wrapped(Monitor) == [True, True]
     assert venv.get_attr("render_mode") == ["rgb_array"] * 2
     assert len(venv.env_method("oracle_action", indices=[1])) == 1
+    by_word, by_place = venv.env_method("oracle_preference", enough=0.5), venv.env_method("oracle_preference", 0.5)
+    assert np.array_equal(by_word, by_place)
     assert np.stack(venv.env_method("truth_on_grid")).shape == (2, 2, 16, 16)
     assert [picture.shape for picture in venv.get_images()] == [(256, 768, 3)] * 2
     with pytest.raises(AttributeError, match=r"answer action_masks, fill, oracle_action.*not 'fly'"):

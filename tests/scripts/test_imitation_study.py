@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def test_each_photograph_is_judged_once(study, tmp_path):
     dice = np.concatenate([fold["rows"]["oracle"]["dice"] for fold in folds])
     assert f"| oracle | {dice[:, 0].mean():.3f} (" in written
     assert "No row of map alone, map as mask prompt, map's errors, map's peaks: the policy has no recalibration" in written
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs at {PHOTOGRAPHS}: set ALIGNSAM_TEST_DATA")
+def test_a_damaged_photograph_is_left_out(study, tmp_path, capsys):
+    copy = Path(shutil.copytree(PHOTOGRAPHS, tmp_path / "pets"))
+    damaged = min((copy / "images").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    words = ["--dataset", f"oxford_pets:{copy}", "--folds", "2", "--agent", "none", "--clicks", "1"]
+    assert study("photographs", *words).startswith("25 targets, ")
+    assert damaged.name in capsys.readouterr().out
 
 
 @pytest.mark.slow
