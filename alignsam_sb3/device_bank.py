@@ -65,9 +65,7 @@ class DeviceBank:
     def _type(name: str) -> th.dtype:
         return th.uint8 if name == "image" else th.float16
 
-    def gather(
-        self, rows: NDArray[np.int64], names: Sequence[str] | None = None, widen: bool = True
-    ) -> dict[str, th.Tensor]:
+    def gather(self, rows: NDArray[np.int64], names: Sequence[str] | None = None, widen: bool = True) -> dict[str, th.Tensor]:
         """Arrays of some rows on the device, each (K, ...): ``image`` uint8, all others float32.
 
         :param names: which; by default all
@@ -79,7 +77,7 @@ class DeviceBank:
             found = {name: on_device(values, self.device) for name, values in self._read(rows, wanted).items()}
         else:
             self._load(rows)
-            at = on_device(rows, self.device) if wanted else None
+            at = on_device(rows, self.device)
             found = {name: self._tensors[name].index_select(0, at) for name in wanted}
         return {name: _widened(values) for name, values in found.items()} if widen else found
 

@@ -29,13 +29,16 @@ from alignsam_sb3.task import Task
 IMPLICIT: dict[str, Any] = {"dataset": "toy:saliency", "clip": None, "patches": 8}
 EXPLICIT: dict[str, Any] = {"dataset": "toy:semantic", "clip": "tiny", "patches": 16, "dataset_kwargs": {"min_area": 0.02}}
 STOP = {"max_steps": 10, "done": True, "click_cost": 0.01}
+ONCE: dict[str, Any] = {"clip": None, "patches": 16, "max_steps": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "three clicks": {**IMPLICIT, "max_steps": 3},
     "ten clicks": {**IMPLICIT, "max_steps": 10},
     "stop": {**IMPLICIT, **STOP},
     "a word, stop": {**EXPLICIT, **STOP},
+    **{f"one click, {name}": {**ONCE, "dataset": f"toy:{name}"} for name in ("glass", "blur", "shadow")},
 }
-"""``stop``: up to ten clicks, each of which costs 0.01 Dice, and an action that ends the episode."""
+"""``stop``: up to ten clicks, each of which costs 0.01 Dice, and an action that ends the episode. ``one click``: the greedy
+oracle's, at the innermost pixel, is not the best that can be made there."""
 METHODS = {
     "imitation": {"imitate": 1.0, "enough": 1.0},
     "imitation, done at 0.90": {"imitate": 1.0, "enough": 0.9},

@@ -339,3 +339,19 @@ def test_no_update_is_wasted_at_the_end_of_a_schedule(venv, algorithm, policy, s
     monkeypatch.setattr(algorithm, "train", lambda model: left.append(model._current_progress_remaining))
     algorithm(policy, venv, n_steps=4, batch_size=8).learn(steps)
     assert left == pytest.approx(wanted)
+
+
+@BOTH
+def test_an_embedding_in_half_precision_is_seen_as_it_is(venv, algorithm, policy, monkeypatch):
+    policy = new(algorithm, policy, venv).policy
+    obs = policy.obs_to_tensor(venv.reset())[0]
+    obs["sam_image_embeddings"] = obs["sam_image_embeddings"].half()
+    widened = {**obs, "sam_image_embeddings": obs["sam_image_embeddings"].float()}
+    seen = []
+    forward = policy.features_extractor.forward
+    monkeypatch.setattr(policy.features_extractor, "forward", lambda given: seen.append(given) or forward(given))
+    actions = th.zeros(2, dtype=th.long)
+    for mine, theirs in zip(policy.evaluate_actions(obs, actions), policy.evaluate_actions(widened, actions), strict=True):
+        assert th.equal(mine, theirs)
+    assert [given["sam_image_embeddings"].dtype for given in seen] == [th.float16, th.float32]
+    assert th.equal(policy.predict_values(obs), policy.predict_values(widened))
