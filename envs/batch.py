@@ -279,12 +279,12 @@ class ClickBatch(ClickEpisodes):
         if self.scorer is not None:
             spoken = self._scored.get("spoken")
             predicted = self.scorer.predict(
-                self._scored["photos"][at.cpu()],
+                self._scored["photos"][th.from_numpy(which)],
                 logits.sigmoid(),
                 self.sessions.features["embeddings"][at],
                 self.sessions.sizes[which],
                 [self._name(int(c)) for c in self.categories[which]],
-                None if spoken is None else spoken[at.cpu()],
+                None if spoken is None else spoken[th.from_numpy(which)],
             )
             self.scores[which] = np.where(answered, score_of(predicted).double().cpu().numpy(), 0.0)
 

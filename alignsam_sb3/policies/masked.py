@@ -57,13 +57,15 @@ class _CarriesExtractor:
         return {key: obs[key] for key in needs} if isinstance(obs, dict) and needs is not None else obs
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None) -> Any:  # noqa: ANN401
-        """As the stock policy does, but that an embedding in half precision reaches the extractor as it is."""
+        """As the stock policy does, but that an embedding in half precision reaches an extractor of ours as it is."""
         embedding = obs.get(_EMBEDDING) if isinstance(obs, dict) else None
-        if embedding is None or embedding.dtype != th.float16 or not self.share_features_extractor:  # type: ignore[attr-defined]
+        extractor = features_extractor or self.features_extractor  # type: ignore[attr-defined]
+        takes_halves = isinstance(extractor, CellExtractor) and self.share_features_extractor  # type: ignore[attr-defined]
+        if embedding is None or embedding.dtype != th.float16 or not takes_halves:
             return super().extract_features(obs, features_extractor)  # type: ignore[misc]
         others = {key: value for key, value in obs.items() if key != _EMBEDDING}  # type: ignore[union-attr]
         rest = preprocess_obs(others, self.observation_space, self.normalize_images)  # type: ignore[attr-defined]
-        return self.features_extractor({**rest, _EMBEDDING: embedding})  # type: ignore[attr-defined, dict-item]
+        return extractor({**rest, _EMBEDDING: embedding})  # type: ignore[dict-item]
 
     def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:  # noqa: ANN401
         out: tuple[th.Tensor, th.Tensor, th.Tensor] = super().forward(self.looked_at(obs), *args, **kwargs)  # type: ignore[misc]

@@ -142,7 +142,7 @@ class Batch:
         said = [Statement(category=c) for c in SHAPES]
         said += [draw_statement(rng, spoken_of[rng.integers(len(spoken_of))]) for _ in range(extra)]
         views = [enlarge(*view, size) for view in views]
-        self.images = th.from_numpy(np.stack([v[0] for v in views])).permute(0, 3, 1, 2).float()
+        self.images = th.from_numpy(np.stack([v[0] for v in views])).permute(0, 3, 1, 2)  # uint8
         self.tokens = words([s.sentence(rng, TEMPLATES) for s in said])
         self.true = th.tensor([[s.holds(t) for s in said] for t in things]).float()
         self.placed = th.tensor([not s.negated for s in said])
@@ -256,7 +256,7 @@ class Fit:
                 raise SystemExit(f"{path} was fitted with other captions: its tokens are not those of today's")
             nn.init.zeros_(self.helper.name.weight)  # so that learning the names anew does not disturb the features
         else:
-            earlier = th.load(path, weights_only=True)
+            earlier = read_checkpoint(path)
             self.helper.load_state_dict(earlier["helper"])
             weights = earlier["clip"]
         places, grid = weights["visual.positional_embedding"], self.clip.visual.grid_size
@@ -308,7 +308,7 @@ class Fit:
         args = self.args
         self.clip.train()
         with th.autocast(self.device.type, th.bfloat16, enabled=args.bf16):
-            tokens, _ = surgery_tokens(self.clip.visual, (batch.images - self.mean) / self.std, self.config.n_dual)
+            tokens, _ = surgery_tokens(self.clip.visual, (batch.images.float() - self.mean) / self.std, self.config.n_dual)
             texts = self.clip.encode_text(batch.tokens)
         tokens, texts = F.normalize(tokens.float(), dim=-1), F.normalize(texts.float(), dim=-1)
         cosine = tokens @ texts.T

@@ -1,6 +1,7 @@
 """What the fits of the embedded models share: their scenes, and drawing batches beside the model."""
 
 import multiprocessing as mp
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -36,7 +37,7 @@ class _Steps(Dataset[Drawn]):
 
 def in_workers(draw: Callable[[int], Drawn], steps: Sequence[int]) -> Iterator[Drawn]:
     """``draw(step)`` for each step, in order, drawn ahead by processes on all cores but one."""
-    workers = max(1, mp.cpu_count() - 1)
+    workers = max(1, len(os.sched_getaffinity(0)) - 1)
     how = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": _ignore}
     yield from DataLoader(_Steps(draw), batch_size=None, sampler=steps, **how)
 

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
 from alignsam_sb3.policies import ImplicitExtractor, ImplicitMaskablePolicy, SamMaskablePPO, SamPPO, load_policy, read_recipe
@@ -355,3 +356,23 @@ def test_an_embedding_in_half_precision_is_seen_as_it_is(venv, algorithm, policy
         assert th.equal(mine, theirs)
     assert [given["sam_image_embeddings"].dtype for given in seen] == [th.float16, th.float32]
     assert th.equal(policy.predict_values(obs), policy.predict_values(widened))
+
+
+class PooledExtractor(BaseFeaturesExtractor):
+    """Somebody's own: it knows nothing of half precision."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+        self.linear = th.nn.Linear(observation_space["sam_image_embeddings"].shape[0], 4)
+
+    def forward(self, observations):
+        return self.linear(observations["sam_image_embeddings"].mean((2, 3)))
+
+
+@BOTH
+def test_an_extractor_of_somebody_else_gets_floats(venv, algorithm, policy):
+    policy = new(algorithm, policy, venv, policy_kwargs={"features_extractor_class": PooledExtractor}).policy
+    obs = policy.obs_to_tensor(venv.reset())[0]
+    halved = {**obs, "sam_image_embeddings": obs["sam_image_embeddings"].half()}
+    actions = th.zeros(2, dtype=th.long)
+    assert policy.evaluate_actions(halved, actions)[0].allclose(policy.evaluate_actions(obs, actions)[0], atol=1e-2)

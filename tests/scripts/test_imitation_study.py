@@ -75,3 +75,10 @@ def test_an_agent_learns_from_the_other_photographs_and_is_filmed(study, tmp_pat
     assert "| **agent** | 0." in study("photographs", *words).replace("| agent |", "| **agent** |")
     widths = {3 * Image.open(path).width for path in (PHOTOGRAPHS / "images").iterdir()}
     assert Image.open(tmp_path / "films.png").width in widths  # the truth and two clicks, as large as the photograph
+
+
+def test_no_click_is_better_than_the_best_cell(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(STUDIES)
+    importlib.import_module("best_click").main(["saliency", "--scenes", "3", "--patches", "4"])
+    oracle, best = (float(x) for x in capsys.readouterr().out.splitlines()[-1].split("|")[2:4])
+    assert 0.5 < oracle <= best <= 1
