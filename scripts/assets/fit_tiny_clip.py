@@ -347,7 +347,7 @@ def main() -> None:
     parser.add_argument("--objects", type=float, default=1.0, help="weight of the objects' loss")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="checkpoint.pt of an earlier fit to start from")
+    parser.add_argument("--init", type=Path, help="checkpoint.pt or tiny_clip.safetensors to start from")
     parser.add_argument(
         "--image-size", type=int, default=TinyClipConfig().image_size, help="side of the CLIP's input in pixels"
     )
