@@ -9,6 +9,7 @@ import torch as th
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.choice import LAST
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.envs.episodes import ClickEpisodes
@@ -52,7 +53,7 @@ class Drawn:
 
     def where(self, better: NDArray[np.bool_], other: "Drawn") -> "Drawn":
         """The same with another's masks where those are better, (N,)."""
-        at = th.from_numpy(better).to(self.logits.device)
+        at = on_device(better, self.logits.device)
         logits, before = (th.where(at[:, None, None], getattr(other, n), getattr(self, n)) for n in ("logits", "before"))
         iou = None if self.iou is None or other.iou is None else th.where(at, other.iou, self.iou)
         clicks = [theirs if taken else own for taken, theirs, own in zip(better, other.clicks, self.clicks, strict=True)]

@@ -279,12 +279,12 @@ class ClickBatch(ClickEpisodes):
         if self.scorer is not None:
             spoken = self._scored.get("spoken")
             predicted = self.scorer.predict(
-                self._scored["photos"][th.from_numpy(which)],
+                self._scored["photos"][which],
                 logits.sigmoid(),
                 self.sessions.features["embeddings"][at],
                 self.sessions.sizes[which],
                 [self._name(int(c)) for c in self.categories[which]],
-                None if spoken is None else spoken[th.from_numpy(which)],
+                None if spoken is None else spoken[which],
             )
             self.scores[which] = np.where(answered, score_of(predicted).double().cpu().numpy(), 0.0)
 

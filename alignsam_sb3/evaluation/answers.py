@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.clickers import Click
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.episodes import ClickEpisodes
@@ -70,7 +71,7 @@ class Best:
         moved = sessions.counts != self._counts
         better: NDArray[np.bool_] = moved & (scores >= self._highest)
         self._highest[better], self._counts = scores[better], sessions.counts.copy()
-        self.before = th.where(th.from_numpy(moved).to(self.before.device)[:, None, None], sessions.logits, self.before)
+        self.before = th.where(on_device(moved, self.before.device)[:, None, None], sessions.logits, self.before)
         return better
 
 

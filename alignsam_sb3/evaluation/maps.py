@@ -9,6 +9,7 @@ import torch as th
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from alignsam_sb3.arrays import on_device
 from alignsam_sb3.envs.batch import ClickBatch
 from alignsam_sb3.envs.episodes import ClickEpisodes
 from alignsam_sb3.evaluation.episodes import Pair, begun
@@ -41,7 +42,7 @@ def module_map(episodes: ClickEpisodes) -> th.Tensor:
 def language_map(batch: ClickBatch) -> th.Tensor:
     """What the language prior sees of the target; 0 in the padding."""
     maps: th.Tensor = batch.observe()["similarity_maps"]
-    return maps[th.arange(batch.n), th.from_numpy(batch.categories).to(maps.device)].clamp(min=0)
+    return maps[th.arange(batch.n), on_device(batch.categories, maps.device)].clamp(min=0)
 
 
 @dataclass(frozen=True)

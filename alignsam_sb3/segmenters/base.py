@@ -249,10 +249,9 @@ class PromptableSegmenter(ABC):
         groups = list(prompts.groups(self.at_once))
         for rows in groups:
             everything = len(rows) == len(prompts)  # no copy
-            at = th.from_numpy(rows)
 
-            def take(x: th.Tensor, at: th.Tensor = at, everything: bool = everything) -> th.Tensor:
-                return on_device(x if everything else x[on_device(at, x.device)], self.device)
+            def take(x: th.Tensor, rows: NDArray[np.int64] = rows, everything: bool = everything) -> th.Tensor:
+                return on_device(x if everything else x[on_device(rows, x.device)], self.device)
 
             count, first = int(prompts.counts[rows[0]]), rows[0]
             sizes = prompts.sizes[rows]

@@ -188,9 +188,8 @@ class Helper(nn.Module):
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
         self.sizes = [len(names) for names in ATTRIBUTES.values()]
-        ground = ATTRIBUTES["category"].index("ground")
-        self.weights = [th.ones(size) for size in self.sizes]
-        self.weights[0][ground] = 0.2  # most patches show it, and it is soon known
+        self.register_buffer("weights", th.ones(sum(self.sizes)), persistent=False)
+        self.weights[ATTRIBUTES["category"].index("ground")] = 0.2  # most patches show it, and it is soon known
         self.name = nn.Linear(embed_dim, sum(self.sizes))
         self.scale, self.bias = nn.Parameter(th.tensor(math.log(10.0))), nn.Parameter(th.tensor(-4.0))
         self.object_scale = nn.Parameter(th.tensor(math.log(20.0)))
@@ -199,8 +198,7 @@ class Helper(nn.Module):
         """Cross entropy of normalised features (M, D) with attributes (len(ATTRIBUTES), M)."""
         logits = self.name(10 * features).split(self.sizes, dim=-1)
         losses = []
-        for x, y, weight in zip(logits, said, self.weights, strict=True):
-            weight = weight.to(x.device)
+        for x, y, weight in zip(logits, said, self.weights.split(self.sizes), strict=True):
             counted = weight[y.clamp(min=0)][y != NOTHING].sum().clamp(min=1)
             losses.append(F.cross_entropy(x, y, weight, ignore_index=NOTHING, reduction="sum") / counted)
         return th.stack(losses).sum()

@@ -9,7 +9,6 @@ The same command goes on from the last checkpoint in ``--out``. Measure what it 
 
 import argparse
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -181,7 +180,7 @@ class Fit:
 
     def __init__(self, args: argparse.Namespace, sam: Sam) -> None:
         self.args, self.device, self.path = args, get_device(args.device), args.out / "checkpoint.pt"
-        self.sam, self.threads = sam.to(self.device), ThreadPoolExecutor(os.cpu_count())
+        self.sam, self.threads = sam.to(self.device), ThreadPoolExecutor()
         self.optimizer = th.optim.AdamW(sam.parameters(), lr=args.lr, weight_decay=0.01)
         self.schedule = cosine_schedule(self.optimizer, args.steps, warmup=200)
         self.step, self.spent, self.began = 0, 0.0, time.time()

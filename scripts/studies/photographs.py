@@ -46,16 +46,15 @@ def task_of(args: argparse.Namespace, fold: int | None) -> Task:
 
 def targets(batch: ClickBatch) -> list[tuple[int, int]]:
     """Every image that can be read with every category that it shows, once."""
-    found: list[tuple[int, int]] = []
-    for category, rows in enumerate(batch.shared.images_by_category):
-        for row in rows:
-            try:
-                batch.shared.sample(int(row))
-            except UnreadableImageError as error:
-                print(f"left out: {error}")
-            else:
-                found.append((int(row), category))
-    return found
+    shown, readable = batch.shared.images_by_category, set()
+    for row in np.unique(np.concatenate(shown)):
+        try:
+            batch.shared.sample(int(row))
+        except UnreadableImageError as error:
+            print(f"left out: {error}")
+        else:
+            readable.add(row)
+    return [(int(row), category) for category, rows in enumerate(shown) for row in rows if row in readable]
 
 
 def run(args: argparse.Namespace, fold: int | None) -> dict[str, Any]:
