@@ -38,7 +38,7 @@ from alignsam_sb3.policies.stages import Stage, describe_stages, write_stages
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Of saved policies; those without one are of version 0.1, see :mod:`~alignsam_sb3.policies.loading`."""
 
 

@@ -128,13 +128,16 @@ class CellExtractor(BaseFeaturesExtractor):
         return (observations["num_steps"].reshape(-1, 1) / self.max_steps).clamp(max=1)
 
 
-def narrow_on_grid(narrow: nn.Module, x: th.Tensor, side: int) -> th.Tensor:
-    """Fewer channels of a map (B, C, h, w) on a grid of side x side: the two commute, and the cheaper one comes first.
+def weighted_by(belief: th.Tensor, embedding: th.Tensor, narrow: nn.Conv2d | nn.Identity) -> th.Tensor:
+    """``narrow(E * M + E)`` for an embedding E (B, C, h, w) and a belief M (B, 1, h, w), whose product is of few channels.
 
     :param narrow: a convolution of kernel 1, or nothing at all
     """
-    out: th.Tensor = narrow(on_grid(x, side)) if side < min(x.shape[-2:]) else on_grid(narrow(x), side)
-    return out
+    if isinstance(narrow, nn.Identity):
+        return embedding * (1 + belief)
+    assert narrow.bias is not None
+    few = nn.functional.conv2d(embedding.to(narrow.weight.dtype), narrow.weight)
+    return few * (1 + belief) + narrow.bias[:, None, None]
 
 
 def pass_cells_through(extractor: BaseFeaturesExtractor, action_net: nn.Module) -> None:

@@ -8,9 +8,12 @@ from torch import nn
 
 from alignsam_sb3.maps import N_GUIDES, guide_maps, on_grid
 from alignsam_sb3.names import nearest
-from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead, narrow_on_grid
+from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead, weighted_by
 
-_TOKEN_GRID = 8
+_TOKEN_GRID = 4
+_SEEN = (
+    32  # channels that the cells' head sees, half of them of the image: with 33 a CPU's convolution takes half as long again
+)
 ATTEND = ("joint", "stream", "none")
 
 
@@ -102,12 +105,14 @@ class ExplicitExtractor(CellExtractor):
         channels, side = embedding.shape[0], max(embedding.shape[1:])
         self.grid = min(_TOKEN_GRID, side)
         self.warmth = nn.Parameter(th.tensor(0.5))
-        self.sam_stream = _Stream(channels, side, self.grid, width)
+        self.sam_stream = _Stream(_SEEN // 2, side, self.grid, width)
         self.clip_stream = _Stream(N_GUIDES, side, self.grid, width)
         self.fusion = Fusion(2 * self.grid**2, width, heads, attend)
         self.linear = nn.Sequential(nn.Linear(4 * width + 1, global_dim), nn.ReLU())
-        self.narrow = nn.ModuleList(nn.Conv2d(c, width // 2, 1) for c in (channels, 2 * width))
-        self.cells = CellHead(2 * (width // 2), self.patches, global_dim, N_GUIDES + int(self.recalibrated), width)
+        n_guides = N_GUIDES + int(self.recalibrated)
+        self.narrow = nn.Conv2d(channels, _SEEN // 2, 1)
+        self.narrow_fused = nn.Conv2d(2 * width, _SEEN // 2 - n_guides, 1)
+        self.cells = CellHead(_SEEN - n_guides, self.patches, global_dim, n_guides, width)
         self.advice = Advice()
 
     def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
@@ -115,7 +120,7 @@ class ExplicitExtractor(CellExtractor):
         embedding, steps = observations["sam_image_embeddings"], self._steps(observations)
         seen = on_grid(observations["sam_pred_mask_prob"][:, None], embedding.shape[-1])
         belief = cool_belief(seen, steps, self.warmth)
-        weighted = embedding * (1 + belief.detach())  # the warmth learns from what the cells see of the belief
+        weighted = weighted_by(belief.detach(), embedding, self.narrow)  # warmth learns from what the cells see of the belief
         target = observations["target_category"].reshape(len(embedding), -1)
         guides = guide_maps(observations["similarity_maps"], observations["cosine_maps"], target)
         maps = [self.sam_stream(weighted), self.clip_stream(guides)]
@@ -123,8 +128,7 @@ class ExplicitExtractor(CellExtractor):
         halves = tokens.transpose(1, 2).unflatten(2, (2, self.grid, self.grid))  # (B, width, stream, g, g)
         fused = halves.permute(0, 2, 1, 3, 4).flatten(1, 2)
         features = self.linear(th.cat([fused.mean((2, 3)), fused.amax((2, 3)), steps], dim=1))
-        streams = zip(self.narrow, (weighted, fused), strict=True)
-        described = th.cat([narrow_on_grid(narrow, x, self.patches) for narrow, x in streams], dim=1)
+        described = th.cat([on_grid(x, self.patches) for x in (weighted, self.narrow_fused(fused))], dim=1)
         wanted = guides[:, :1]
         if self.recalibrated:
             wanted = observations["foreground_map"][:, None]

@@ -23,13 +23,9 @@ logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 Saved = str | Path | BinaryIO
 _OBSERVED_BYTES = 1 << 36  # of a rollout
-_WIDER: Mapping[str, dict[str, Any]] = {
-    "ExplicitPolicy": {"width": 64},
-    "ExplicitMaskablePolicy": {"width": 64},
-    "ImplicitPolicy": {"width": 64, "narrow": None},
-    "ImplicitMaskablePolicy": {"width": 64, "narrow": None},
-}
-"""Extractors of version 0.1, whose files name no format."""
+_OURS = ("ExplicitPolicy", "ExplicitMaskablePolicy", "ImplicitPolicy", "ImplicitMaskablePolicy")
+_FIRST_IMPLICIT = {"width": 64, "narrow": None, "channels": (64, 128, 256, 512)}
+"""The implicit extractor of version 0.1, whose files name no format."""
 
 
 def read_recipe(path: str | Path, trust: bool = False) -> dict[str, Any]:
@@ -127,10 +123,20 @@ def set_notes(model: BaseAlgorithm, archive: PolicyArchive) -> None:
 
 
 def _policy_kwargs(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a saved policy, with what was another default when it was saved."""
+    """The arguments of a saved policy, with what was another default when it was saved.
+
+    :raises ValueError: there is no such extractor any more
+    """
+    from alignsam_sb3.policies.algorithms import FORMAT  # late: they load by this module
+
     given = restore_arguments(recipe["policy_kwargs"])
-    if "format" not in recipe and "features_extractor_class" not in given:
-        given["features_extractor_kwargs"] = _WIDER.get(recipe["policy"], {}) | (given.get("features_extractor_kwargs") or {})
+    if recipe.get("format") == FORMAT or recipe["policy"] not in _OURS or "features_extractor_class" in given:
+        return given
+    if "format" in recipe or not recipe["policy"].startswith("Implicit"):
+        raise ValueError(
+            "it has an extractor of an earlier version: train it again, or play it with the version that saved it"
+        )
+    given["features_extractor_kwargs"] = _FIRST_IMPLICIT | (given.get("features_extractor_kwargs") or {})
     return given
 
 

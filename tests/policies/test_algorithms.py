@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
 from alignsam_sb3.policies import ImplicitExtractor, ImplicitMaskablePolicy, SamMaskablePPO, SamPPO, load_policy, read_recipe
+from alignsam_sb3.policies.archive import RECIPE
 
 BOTH = pytest.mark.parametrize(
     ("algorithm", "policy"), [(SamMaskablePPO, "ImplicitMaskablePolicy"), (SamPPO, "ImplicitPolicy")]
@@ -241,6 +242,47 @@ def test_a_file_of_an_earlier_version_loads(tmp_path, venv):
         SamMaskablePPO.load(tmp_path / "old.zip")
 
 
+def change_recipe(path, change):
+    """The same file, its recipe changed."""
+    with ZipFile(path) as source:
+        entries = {name: source.read(name) for name in source.namelist()}
+    entries[RECIPE] = json.dumps(change(json.loads(entries[RECIPE]))).encode()
+    with ZipFile(path, "w") as target:
+        for name, content in entries.items():
+            target.writestr(name, content)
+
+
+def without_format(recipe):
+    """As version 0.1 wrote it."""
+    return {key: value for key, value in recipe.items() if key != "format"}
+
+
+def test_an_implicit_policy_of_version_0_1_plays_as_it_did(tmp_path, venv):
+    first = {"width": 64, "narrow": None, "channels": [64, 128, 256, 512]}
+    model = new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs={"features_extractor_kwargs": first})
+    model.save(tmp_path / "old.zip")
+    change_recipe(tmp_path / "old.zip", lambda recipe: {**without_format(recipe), "policy_kwargs": {}})
+    loaded = SamMaskablePPO.load(tmp_path / "old.zip", venv)
+    assert loaded.policy.features_extractor.narrow.state_dict() == {}
+    seen = model.policy.obs_to_tensor(venv.reset())[0]
+    assert th.equal(loaded.policy.predict_values(seen), model.policy.predict_values(seen))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda recipe: {**recipe, "format": 2},
+        lambda recipe: {**without_format(recipe), "policy": "ExplicitMaskablePolicy"},
+    ],
+)
+def test_extractors_that_are_no_more_are_refused(tmp_path, venv, change):
+    path = tmp_path / "old.zip"
+    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv).save(path)
+    change_recipe(path, change)
+    with pytest.raises(ValueError, match="an extractor of an earlier version: train it again"):
+        SamMaskablePPO.load(path, venv)
+
+
 def test_another_algorithms_file_is_named(tmp_path, venv):
     new(SamPPO, "ImplicitPolicy", venv).save(tmp_path / "p.zip")
     with pytest.raises(ValueError, match="was saved by SamPPO, not by SamMaskablePPO"):
@@ -286,8 +328,16 @@ def test_the_extractor_adapts_to_any_embedding_and_grid(channels, side, patches)
     assert extractor(batch).shape == (3, extractor.features_dim) == (3, 32 + 2 * patches**2)
 
 
-def test_at_full_size_the_extractor_is_the_documented_network():
-    convolutions = [m for m in ImplicitExtractor(space(256, 64)).convolutions if isinstance(m, th.nn.Conv2d)]
+@pytest.mark.parametrize("published", [True, False])
+def test_at_full_size_the_extractor_is_the_documented_network(published):
+    """AlignSAM's convolutions where they are asked for, and half of their channels, on few of the embedding's, by default."""
+    kwargs = {"narrow": None, "channels": (64, 128, 256, 512)} if published else {}
+    extractor = ImplicitExtractor(space(256, 64), **kwargs)
+    convolutions = [m for m in extractor.convolutions if isinstance(m, th.nn.Conv2d)]
+    if not published:
+        assert extractor.narrow.weight.shape == (32, 256, 1, 1)
+        assert [(c.in_channels, c.out_channels) for c in convolutions] == [(32, 32), (32, 64), (64, 128), (128, 256)]
+        return
     assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in convolutions] == [
         (256, 64, 8, 2, 0),
         (64, 128, 5, 2, 0),

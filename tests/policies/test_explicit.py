@@ -10,9 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from alignsam_sb3.datasets import ToyScenes
-from alignsam_sb3.maps import guide_maps, on_grid, scale_target, standard_cosines
+from alignsam_sb3.maps import guide_maps, scale_target, standard_cosines
 from alignsam_sb3.policies import ExplicitExtractor, SamMaskablePPO, SamPPO
-from alignsam_sb3.policies.cells import Advice, narrow_on_grid
+from alignsam_sb3.policies.cells import Advice, weighted_by
 from alignsam_sb3.policies.explicit import cool_belief
 from alignsam_sb3.segmenters import load_segmenter
 from alignsam_sb3.semantics import load_clip
@@ -87,13 +87,14 @@ def test_what_attends_to_what(attend, seen):
     described = space()
     extractor = trained_looking(ExplicitExtractor(described, attend=attend))
     batch = observations(described, 1)
-    tokens = extractor.sam_stream(batch["sam_image_embeddings"]).flatten(2)
+    tokens = extractor.sam_stream(extractor.narrow(batch["sam_image_embeddings"])).flatten(2)
     language = extractor.clip_stream(
         guide_maps(batch["similarity_maps"], batch["cosine_maps"], batch["target_category"])
     ).flatten(2)
     joined = th.cat([tokens, language], 2).transpose(1, 2).detach().requires_grad_()
     extractor.fusion(joined)[0, 0].sum().backward()  # SAM's first token: does it see SAM's others, and language's?
-    assert (bool(joined.grad[0, 1:64].any()), bool(joined.grad[0, 64:].any())) == seen
+    n = tokens.shape[2]
+    assert (bool(joined.grad[0, 1:n].any()), bool(joined.grad[0, n:].any())) == seen
 
 
 def test_an_unknown_attention_names_the_nearest():
@@ -218,10 +219,8 @@ def test_every_weight_learns(make_env):
     assert idle == []
 
 
-@pytest.mark.parametrize("side", [4, 8, 16])
-def test_narrowing_and_the_grid_commute(side):
-    """The cheaper one comes first; the numbers are those of either order."""
+def test_the_belief_is_applied_to_few_channels_with_the_same_result():
     th.manual_seed(0)
-    narrow, x = th.nn.Conv2d(6, 3, 1), th.randn(2, 6, 8, 8)
-    assert th.allclose(narrow_on_grid(narrow, x, side), narrow(on_grid(x, side)), atol=1e-5)
-    assert th.allclose(narrow_on_grid(narrow, x, side), on_grid(narrow(x), side), atol=1e-5)
+    narrow, x, belief = th.nn.Conv2d(6, 3, 1), th.randn(2, 6, 8, 8), th.rand(2, 1, 8, 8)
+    assert th.allclose(weighted_by(belief, x, narrow), narrow(x * (1 + belief)), atol=1e-5)
+    assert th.equal(weighted_by(belief, x, th.nn.Identity()), x * (1 + belief))
