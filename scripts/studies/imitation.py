@@ -36,6 +36,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stop": {**IMPLICIT, **STOP},
     "a word, stop": {**EXPLICIT, **STOP},
     **{f"one click, {name}": {**ONCE, "dataset": f"toy:{name}"} for name in ("glass", "blur", "shadow")},
+    "one click, a word": {**EXPLICIT, "max_steps": 1},
+    "two clicks, glass": {**ONCE, "dataset": "toy:glass", "max_steps": 2},
+    "stop, glass": {**IMPLICIT, **STOP, "dataset": "toy:glass"},
+    "ten clicks, glass": {**IMPLICIT, "dataset": "toy:glass", "max_steps": 10},
 }
 """``stop``: up to ten clicks, each of which costs 0.01 Dice, and an action that ends the episode. ``one click``: the greedy
 oracle's, at the innermost pixel, is not the best that can be made there."""
