@@ -230,18 +230,19 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
     rows = report["rows"]
     names = [row["name"] for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    x = np.arange(len(rows))
-    left.bar(x - 0.2, [r["rollout_steps_per_second"] for r in rows], 0.4, label="rollout")
-    left.bar(x + 0.2, [r["training_steps_per_second"] for r in rows], 0.4, label="training")
-    left.set(title="environment steps per second", xticks=x, xticklabels=names)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    y = np.arange(len(rows))
+    left.barh(y - 0.2, [r["rollout_steps_per_second"] for r in rows], 0.4, label="rollout")
+    left.barh(y + 0.2, [r["training_steps_per_second"] for r in rows], 0.4, label="training")
+    left.set(title="environment steps per second", yticks=y, yticklabels=names)
+    left.invert_yaxis()
     left.legend()
-    bottom = np.zeros(len(rows))
+    before = np.zeros(len(rows))
     for part in ("decode", "policy", "update", "rest"):
         share = np.array([r["share"][part] for r in rows])
-        right.bar(x, share, bottom=bottom, label=part)
-        bottom += share
-    right.set(title="share of training time", xticks=x, xticklabels=names)
+        right.barh(y, share, left=before, label=part)
+        before += share
+    right.set(title="share of training time")
     right.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)

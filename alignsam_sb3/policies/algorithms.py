@@ -31,7 +31,7 @@ from alignsam_sb3.policies import distributed
 from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.cells import CellExtractor
-from alignsam_sb3.policies.loading import restore, set_notes
+from alignsam_sb3.policies.loading import has_other_extractor, restore, set_notes
 from alignsam_sb3.policies.masked import ExplicitMaskablePolicy, ExplicitPolicy, ImplicitMaskablePolicy, ImplicitPolicy
 from alignsam_sb3.policies.plain import describe_arguments, describe_state
 from alignsam_sb3.policies.stages import Stage, describe_stages, write_stages
@@ -183,9 +183,11 @@ class _SamAlgorithm(OnPolicyAlgorithm):
         :raises ValueError: the file is no policy of this class, or does not fit the environment
         """
         if trust:
+            archive = PolicyArchive(path)  # type: ignore[arg-type]
+            if archive.recipe is not None and has_other_extractor(archive.recipe):
+                raise ValueError(f"{path} was saved by another version: load it without trust, which knows what can be done")
             logger.warning("unpickling %s: whatever code it brings is run", path)
             model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-            archive = PolicyArchive(path)  # type: ignore[arg-type]
             model.recipe = archive.recipe or model.recipe
             set_notes(model, archive)
             return model

@@ -11,9 +11,8 @@ from alignsam_sb3.names import nearest
 from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead, weighted_by
 
 _TOKEN_GRID = 4
-_SEEN = (
-    32  # channels that the cells' head sees, half of them of the image: with 33 a CPU's convolution takes half as long again
-)
+_SEEN = 32
+"""Channels that the cells' head sees, half of them of the image. One more would cost a CPU half as much again."""
 ATTEND = ("joint", "stream", "none")
 
 
@@ -74,10 +73,11 @@ class Fusion(nn.Module):
 class ExplicitExtractor(CellExtractor):
     """SAM's stream and language's stream, each three convolutions, fused by a residual attention block; a logit for each cell.
 
-    SAM's stream is ``E * M + E`` for embedding E and mask belief M, whose logits are divided by a temperature that falls
-    with the steps. Language's stream sees :func:`guide_maps`, which depend on no category's number: a policy trained on
-    some categories plays others, and phrases. Their spatial tokens, of both streams of one image, attend to each other.
-    The logits of the cells are added to those of :class:`Advice`, so that an untrained policy clicks where language says.
+    SAM's stream is ``E * M + E`` for embedding E and mask belief M, brought to few channels. The belief's logits are divided
+    by a temperature that falls with the steps. Language's stream sees :func:`guide_maps`, which depend on no category's
+    number: a policy trained on some categories plays others, and phrases. Their spatial tokens, of both streams of one image,
+    attend to each other. The logits of the cells are added to those of :class:`Advice`, so that an untrained policy clicks
+    where language says.
 
     Any embedding (C, h, w), belief resolution, click grid and number of categories. Nothing frozen is part of it: the maps
     are observations.

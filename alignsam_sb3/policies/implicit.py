@@ -10,6 +10,11 @@ from alignsam_sb3.maps import on_grid
 from alignsam_sb3.policies.cells import Advice, CellExtractor, CellHead, weighted_by
 
 _SMALLEST_MAP = 4
+_GROUPS = 8
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 class ImplicitExtractor(CellExtractor):
@@ -26,7 +31,8 @@ class ImplicitExtractor(CellExtractor):
     :param global_dim: width of the linear layer
     :param width: of the cells' head
     :param narrow: channels that ``x`` is brought to, by a convolution of kernel 1; None for all that it has
-    :param channels: of the four convolutions
+    :param channels: of the four convolutions, multiples of 8
+    :raises ValueError: ``narrow`` or ``channels`` are none
     """
 
     def __init__(
@@ -37,16 +43,21 @@ class ImplicitExtractor(CellExtractor):
         narrow: int | None = 32,
         channels: Sequence[int] = (32, 64, 128, 256),
     ) -> None:
+        if not (narrow is None or _is_count(narrow)):
+            raise ValueError(f"narrow is a number of channels, or None for all of the embedding's, got {narrow!r}")
+        four = isinstance(channels, list | tuple) and len(channels) == 4
+        if not four or not all(_is_count(n) and n % _GROUPS == 0 for n in channels):
+            raise ValueError(f"channels are those of four convolutions, multiples of {_GROUPS}, got {channels!r}")
         super().__init__(observation_space, global_dim)
         embedding = observation_space["sam_image_embeddings"]
         assert embedding.shape is not None
         self.narrow = nn.Identity() if narrow is None else nn.Conv2d(embedding.shape[0], narrow, 1)
-        described, side = narrow or embedding.shape[0], min(embedding.shape[1:])
+        described, side = embedding.shape[0] if narrow is None else narrow, min(embedding.shape[1:])
         seen = described
         layers: list[nn.Module] = []
         for out, (kernel, stride) in zip(channels, ((8, 2), (5, 2), (3, 2), (3, 1)), strict=True):
             padding = 0 if (side - kernel) // stride + 1 >= _SMALLEST_MAP else kernel // 2
-            layers += [nn.Conv2d(seen, out, kernel, stride, padding), nn.GroupNorm(8, out), nn.ReLU()]
+            layers += [nn.Conv2d(seen, out, kernel, stride, padding), nn.GroupNorm(_GROUPS, out), nn.ReLU()]
             seen, side = out, (side + 2 * padding - kernel) // stride + 1
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with th.no_grad():

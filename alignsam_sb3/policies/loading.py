@@ -122,20 +122,29 @@ def set_notes(model: BaseAlgorithm, archive: PolicyArchive) -> None:
         warn_of_changed_models(archive.path, archive.recipe, models, options)
 
 
+def has_other_extractor(recipe: Mapping[str, Any]) -> bool:
+    """Whether a saved policy has one of this package's extractors as another version built it."""
+    from alignsam_sb3.policies.algorithms import FORMAT  # late: they load by this module
+
+    theirs = "features_extractor_class" in recipe["not_plain"]
+    return recipe.get("format") != FORMAT and recipe["policy"] in _OURS and not theirs
+
+
 def _policy_kwargs(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a saved policy, with what was another default when it was saved.
 
-    :raises ValueError: there is no such extractor any more
+    :raises ValueError: there is no such extractor any more, or not yet
     """
-    from alignsam_sb3.policies.algorithms import FORMAT  # late: they load by this module
+    from alignsam_sb3.policies.algorithms import FORMAT
 
     given = restore_arguments(recipe["policy_kwargs"])
-    if recipe.get("format") == FORMAT or recipe["policy"] not in _OURS or "features_extractor_class" in given:
+    if not has_other_extractor(recipe):
         return given
+    saved = recipe.get("format", 1)
+    if isinstance(saved, int) and saved > FORMAT:
+        raise ValueError(f"it has format {saved}, and this version reads up to {FORMAT}: upgrade alignsam_sb3")
     if "format" in recipe or not recipe["policy"].startswith("Implicit"):
-        raise ValueError(
-            "it has an extractor of an earlier version: train it again, or play it with the version that saved it"
-        )
+        raise ValueError("it has an extractor of an earlier version: train it again, or use the version that saved it")
     given["features_extractor_kwargs"] = _FIRST_IMPLICIT | (given.get("features_extractor_kwargs") or {})
     return given
 
@@ -209,8 +218,8 @@ def _set_parameters(model: BaseAlgorithm, archive: PolicyArchive, recipe: Mappin
     except ValueError as error:
         _explain_module(model, weights, path, error)
         raise ValueError(
-            f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; "
-            f"evaluate with the same segmenter, patches and number of categories ({error})"
+            f"the weights in {path} do not fit this environment: they belong to {recipe['env']}; evaluate with the same "
+            f"segmenter, patches and number of categories, and with the version that saved a class of your own ({error})"
         ) from error
     model.policy.load_state_dict(weights)
     if "policy.optimizer" in found:

@@ -269,18 +269,58 @@ def test_an_implicit_policy_of_version_0_1_plays_as_it_did(tmp_path, venv):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        lambda recipe: {**recipe, "format": 2},
-        lambda recipe: {**without_format(recipe), "policy": "ExplicitMaskablePolicy"},
+        (lambda recipe: {**recipe, "format": 2}, "an extractor of an earlier version: train it again"),
+        (
+            lambda recipe: {**without_format(recipe), "policy": "ExplicitMaskablePolicy"},
+            "an extractor of an earlier version: train it again",
+        ),
+        (lambda recipe: {**recipe, "format": 4}, "reads up to 3: upgrade"),
     ],
 )
-def test_extractors_that_are_no_more_are_refused(tmp_path, venv, change):
+def test_extractors_of_other_versions_are_refused(tmp_path, venv, change, said):
     path = tmp_path / "old.zip"
     new(SamMaskablePPO, "ImplicitMaskablePolicy", venv).save(path)
     change_recipe(path, change)
-    with pytest.raises(ValueError, match="an extractor of an earlier version: train it again"):
+    with pytest.raises(ValueError, match=said):
         SamMaskablePPO.load(path, venv)
+    with pytest.raises(ValueError, match="another version: load it without trust"):
+        SamMaskablePPO.load(path, venv, trust=True)
+
+
+class FlatExtractor(BaseFeaturesExtractor):
+    """Somebody's own."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 8)
+        self.linear = th.nn.Linear(1, 8)
+
+    def forward(self, observations):
+        return self.linear(observations["num_steps"])
+
+
+def test_an_extractor_of_ones_own_is_of_no_version(tmp_path, venv):
+    own = {"features_extractor_class": FlatExtractor}
+    new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs=own).save(tmp_path / "old.zip")
+    change_recipe(tmp_path / "old.zip", lambda recipe: {**recipe, "format": 2})
+    loaded = SamMaskablePPO.load(tmp_path / "old.zip", venv, policy_kwargs=own)
+    assert isinstance(loaded.policy.features_extractor, FlatExtractor)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"channels": (32, 64, 128)}, "those of four convolutions, multiples of 8"),
+        ({"channels": (30, 64, 128, 256)}, "multiples of 8, got"),
+        ({"channels": 32}, "those of four convolutions"),
+        ({"narrow": 0}, "a number of channels, or None"),
+        ({"narrow": 16.0}, "a number of channels, or None"),
+    ],
+)
+def test_channels_that_are_none_are_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        ImplicitExtractor(space(16, 16), **wrong)
 
 
 def test_another_algorithms_file_is_named(tmp_path, venv):
