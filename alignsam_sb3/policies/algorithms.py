@@ -28,7 +28,7 @@ from alignsam_sb3.compiling import compiled_for_shapes, in_bfloat16
 from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import write_bytes
 from alignsam_sb3.policies import distributed
-from alignsam_sb3.policies.archive import RECIPE, SEEN, PolicyArchive
+from alignsam_sb3.policies.archive import FORMAT, RECIPE, SEEN, PolicyArchive
 from alignsam_sb3.policies.buffers import EpisodeMaskableRolloutBuffer, EpisodeRolloutBuffer
 from alignsam_sb3.policies.cells import CellExtractor
 from alignsam_sb3.policies.loading import has_other_extractor, restore, set_notes
@@ -37,9 +37,6 @@ from alignsam_sb3.policies.plain import describe_arguments, describe_state
 from alignsam_sb3.policies.stages import Stage, describe_stages, write_stages
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 3
-"""Of saved policies; those without one are of version 0.1, see :mod:`~alignsam_sb3.policies.loading`."""
 
 
 class _SamAlgorithm(OnPolicyAlgorithm):

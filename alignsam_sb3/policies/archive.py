@@ -19,6 +19,8 @@ from alignsam_sb3.datasets.seen import SeenImages
 from alignsam_sb3.files import parse_json
 from alignsam_sb3.torch_archives import read_torch_archive
 
+FORMAT = 3
+"""Of saved policies; those without one are of version 0.1, see :mod:`~alignsam_sb3.policies.loading`."""
 RECIPE = "alignsam.json"
 SEEN = "seen.json"
 """Hashes of the images that a policy was trained on."""

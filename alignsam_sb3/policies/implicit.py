@@ -20,7 +20,7 @@ def _is_count(value: object) -> bool:
 class ImplicitExtractor(CellExtractor):
     """``x = E * M + E`` for embedding E and mask belief M, four convolutions, one linear layer; and a logit for each cell.
 
-    ``x`` is brought to few channels first, and the convolutions have half of AlignSAM's: as good, and more than twice as fast.
+    ``x`` is brought to few channels first, and the convolutions have half of AlignSAM's: as good, and about twice as fast.
     AlignSAM's own are ``narrow=None, channels=(64, 128, 256, 512)``.
 
     Any embedding (C, h, w), any belief resolution and any click grid. With ``foreground_map`` among the observations the

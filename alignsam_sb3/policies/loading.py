@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from alignsam_sb3.names import nearest
-from alignsam_sb3.policies.archive import PolicyArchive, check_optimizer, check_weights
+from alignsam_sb3.policies.archive import FORMAT, PolicyArchive, check_optimizer, check_weights
 from alignsam_sb3.policies.frozen import warn_of_changed_models
 from alignsam_sb3.policies.plain import hyperparameters, restore_arguments, restore_space, restore_state
 from alignsam_sb3.policies.stages import saved_stages
@@ -124,8 +124,6 @@ def set_notes(model: BaseAlgorithm, archive: PolicyArchive) -> None:
 
 def has_other_extractor(recipe: Mapping[str, Any]) -> bool:
     """Whether a saved policy has one of this package's extractors as another version built it."""
-    from alignsam_sb3.policies.algorithms import FORMAT  # late: they load by this module
-
     theirs = "features_extractor_class" in recipe["not_plain"]
     return recipe.get("format") != FORMAT and recipe["policy"] in _OURS and not theirs
 
@@ -135,8 +133,6 @@ def _policy_kwargs(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
     :raises ValueError: there is no such extractor any more, or not yet
     """
-    from alignsam_sb3.policies.algorithms import FORMAT
-
     given = restore_arguments(recipe["policy_kwargs"])
     if not has_other_extractor(recipe):
         return given
