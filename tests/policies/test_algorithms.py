@@ -10,6 +10,7 @@ import torch as th
 from alignsam_sb3.envs.spaces import CompactBox
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
 from gymnasium import spaces
+from recipes import change_recipe
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -17,7 +18,6 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
 from alignsam_sb3.policies import ImplicitExtractor, ImplicitMaskablePolicy, SamMaskablePPO, SamPPO, load_policy, read_recipe
-from alignsam_sb3.policies.archive import RECIPE
 
 BOTH = pytest.mark.parametrize(
     ("algorithm", "policy"), [(SamMaskablePPO, "ImplicitMaskablePolicy"), (SamPPO, "ImplicitPolicy")]
@@ -242,16 +242,6 @@ def test_a_file_of_an_earlier_version_loads(tmp_path, venv):
         SamMaskablePPO.load(tmp_path / "old.zip")
 
 
-def change_recipe(path, change):
-    """The same file, its recipe changed."""
-    with ZipFile(path) as source:
-        entries = {name: source.read(name) for name in source.namelist()}
-    entries[RECIPE] = json.dumps(change(json.loads(entries[RECIPE]))).encode()
-    with ZipFile(path, "w") as target:
-        for name, content in entries.items():
-            target.writestr(name, content)
-
-
 def without_format(recipe):
     """As version 0.1 wrote it."""
     return {key: value for key, value in recipe.items() if key != "format"}
@@ -289,23 +279,23 @@ def test_extractors_of_other_versions_are_refused(tmp_path, venv, change, said):
         SamMaskablePPO.load(path, venv, trust=True)
 
 
-class FlatExtractor(BaseFeaturesExtractor):
-    """Somebody's own."""
+class PooledExtractor(BaseFeaturesExtractor):
+    """Somebody's own: it knows nothing of half precision."""
 
     def __init__(self, observation_space):
-        super().__init__(observation_space, 8)
-        self.linear = th.nn.Linear(1, 8)
+        super().__init__(observation_space, 4)
+        self.linear = th.nn.Linear(observation_space["sam_image_embeddings"].shape[0], 4)
 
     def forward(self, observations):
-        return self.linear(observations["num_steps"])
+        return self.linear(observations["sam_image_embeddings"].mean((2, 3)))
 
 
 def test_an_extractor_of_ones_own_is_of_no_version(tmp_path, venv):
-    own = {"features_extractor_class": FlatExtractor}
+    own = {"features_extractor_class": PooledExtractor}
     new(SamMaskablePPO, "ImplicitMaskablePolicy", venv, policy_kwargs=own).save(tmp_path / "old.zip")
     change_recipe(tmp_path / "old.zip", lambda recipe: {**recipe, "format": 2})
     loaded = SamMaskablePPO.load(tmp_path / "old.zip", venv, policy_kwargs=own)
-    assert isinstance(loaded.policy.features_extractor, FlatExtractor)
+    assert isinstance(loaded.policy.features_extractor, PooledExtractor)
 
 
 @pytest.mark.parametrize(
@@ -368,16 +358,19 @@ def test_the_extractor_adapts_to_any_embedding_and_grid(channels, side, patches)
     assert extractor(batch).shape == (3, extractor.features_dim) == (3, 32 + 2 * patches**2)
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_at_full_size_the_extractor_is_the_documented_network(published):
-    """AlignSAM's convolutions where they are asked for, and half of their channels, on few of the embedding's, by default."""
-    kwargs = {"narrow": None, "channels": (64, 128, 256, 512)} if published else {}
-    extractor = ImplicitExtractor(space(256, 64), **kwargs)
-    convolutions = [m for m in extractor.convolutions if isinstance(m, th.nn.Conv2d)]
-    if not published:
-        assert extractor.narrow.weight.shape == (32, 256, 1, 1)
-        assert [(c.in_channels, c.out_channels) for c in convolutions] == [(32, 32), (32, 64), (64, 128), (128, 256)]
-        return
+def convolutions_of(extractor):
+    return [m for m in extractor.convolutions if isinstance(m, th.nn.Conv2d)]
+
+
+def test_by_default_it_has_half_of_the_documented_networks_channels_on_few_of_the_embeddings():
+    extractor = ImplicitExtractor(space(256, 64))
+    assert extractor.narrow.weight.shape == (32, 256, 1, 1)
+    channels = [(c.in_channels, c.out_channels) for c in convolutions_of(extractor)]
+    assert channels == [(32, 32), (32, 64), (64, 128), (128, 256)]
+
+
+def test_at_full_size_the_extractor_is_the_documented_network_where_that_is_asked_for():
+    convolutions = convolutions_of(ImplicitExtractor(space(256, 64), narrow=None, channels=(64, 128, 256, 512)))
     assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in convolutions] == [
         (256, 64, 8, 2, 0),
         (64, 128, 5, 2, 0),
@@ -446,17 +439,6 @@ def test_an_embedding_in_half_precision_is_seen_as_it_is(venv, algorithm, policy
         assert th.equal(mine, theirs)
     assert [given["sam_image_embeddings"].dtype for given in seen] == [th.float16, th.float32]
     assert th.equal(policy.predict_values(obs), policy.predict_values(widened))
-
-
-class PooledExtractor(BaseFeaturesExtractor):
-    """Somebody's own: it knows nothing of half precision."""
-
-    def __init__(self, observation_space):
-        super().__init__(observation_space, 4)
-        self.linear = th.nn.Linear(observation_space["sam_image_embeddings"].shape[0], 4)
-
-    def forward(self, observations):
-        return self.linear(observations["sam_image_embeddings"].mean((2, 3)))
 
 
 @BOTH

@@ -1,15 +1,12 @@
 """A policy whose frozen models have changed since its training says so, and its calibration does not count."""
 
-import json
-from zipfile import ZipFile
-
 import pytest
 from alignsam_sb3.envs.vec_env import SamSegVecEnv
+from recipes import change_recipe
 
 from alignsam_sb3 import Predictor
 from alignsam_sb3.calibration import Calibration
 from alignsam_sb3.policies import SamMaskablePPO
-from alignsam_sb3.policies.archive import RECIPE
 from alignsam_sb3.policies.frozen import UNSAID, changed_models
 from alignsam_sb3.task import Task
 
@@ -50,16 +47,6 @@ def policy(tmp_path):
     return path
 
 
-def rewritten(path, **changes):
-    """The same file with another recipe."""
-    with ZipFile(path) as before:
-        entries = {name: before.read(name) for name in before.namelist()}
-    entries[RECIPE] = json.dumps({**json.loads(entries[RECIPE]), **changes}).encode()
-    with ZipFile(path, "w") as after:
-        for name, content in entries.items():
-            after.writestr(name, content)
-
-
 def test_a_policy_says_which_models_it_was_trained_with(policy, tiny, caplog):
     found = Predictor.load(policy, device="cpu")
     assert found.recipe["models"]["segmenter"] == tiny.fingerprint
@@ -69,7 +56,7 @@ def test_a_policy_says_which_models_it_was_trained_with(policy, tiny, caplog):
 
 
 def test_a_changed_model_is_told_in_prediction_and_in_training(policy, tiny, caplog):
-    rewritten(policy, models={"segmenter": tiny.fingerprint, "clip": CLIP})
+    change_recipe(policy, lambda recipe: {**recipe, "models": {"segmenter": tiny.fingerprint, "clip": CLIP}})
     Predictor.load(policy, device="cpu")
     assert "clip 'tiny' is now another model (clip-" in caplog.text
     caplog.clear()
@@ -82,12 +69,12 @@ def test_a_changed_model_is_told_in_prediction_and_in_training(policy, tiny, cap
 def test_the_calibration_of_a_changed_model_does_not_count(policy, caplog):
     CALIBRATION.write(policy)
     assert Predictor.load(policy, device="cpu").calibration == CALIBRATION
-    rewritten(policy, models={"segmenter": SAM, "clip": ""})
+    change_recipe(policy, lambda recipe: {**recipe, "models": {"segmenter": SAM, "clip": ""}})
     assert Predictor.load(policy, device="cpu").calibration is None
     assert "calibrate it again" in caplog.text
 
 
 def test_models_that_are_no_fingerprints_are_refused(policy):
-    rewritten(policy, models={"clip": ["x"]})
+    change_recipe(policy, lambda recipe: {**recipe, "models": {"clip": ["x"]}})
     with pytest.raises(ValueError, match="fingerprint for each"):
         Predictor.load(policy, device="cpu")
